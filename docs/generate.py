@@ -3,9 +3,11 @@
     python -m docs.generate                       write the pages generated from code
     python -m docs.generate --check               list stale pages; exit 1 if there are any
     python -m docs.generate --measured RUNS_DIR   write the tables and outputs generated from stored runs
+    python -m docs.generate --pictures RUNS_DIR   draw the pictures of README and tutorial from stored runs
 
-`--check` does not cover the last command, which needs the runs of every config in configs/ on mnist and
-on digits (see `docs.generators.measured`).
+`--check` does not cover the last two commands. `--measured` needs the runs of every config in configs/ on
+mnist and on digits (see `docs.generators.measured`), `--pictures` those that the markers of the pages name
+(see `docs.generators.pictures`). `python -m docs.lessons` draws the pictures of the lessons.
 """
 
 from __future__ import annotations
@@ -15,7 +17,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from docs.generators import catalogue_page, cli_page, config_page, diagnosis_page, lint_page, measured
+from docs.generators import (
+    catalogue_page,
+    cli_page,
+    config_page,
+    diagnosis_page,
+    export_page,
+    lint_page,
+    measured,
+    pictures,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 Render = Callable[[str], str]
@@ -41,6 +52,7 @@ PAGES: dict[str, Render] = {
     "docs/catalogue.md": catalogue_page.render,
     "docs/diagnosis.md": diagnosis_page.render,
     "docs/lint.md": lint_page.render,
+    "docs/export.md": export_page.render,
 }
 MEASURED = ("README.md", "docs/tutorial.md", "docs/compare.md")
 
@@ -74,7 +86,17 @@ def main() -> int:
         type=Path,
         help="write the tables and outputs generated from stored runs",
     )
+    parser.add_argument(
+        "--pictures",
+        metavar="RUNS_DIR",
+        type=Path,
+        help="draw the pictures of the pages from stored runs",
+    )
     arguments = parser.parse_args()
+    if arguments.pictures:
+        for name in pictures.write(arguments.pictures, pages=("README.md", "docs/tutorial.md")):
+            print(f"wrote {name}")
+        return 0
     if arguments.check:
         names = stale()
         for name in names:

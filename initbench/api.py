@@ -34,7 +34,7 @@ from initbench.data.locate import data_root
 from initbench.diagnostics.lint_report import LintReport, lint_nets
 from initbench.diagnostics.net_source import ModuleNets
 from initbench.diagnostics.survey import Survey, survey
-from initbench.errors import RunFailedError, UsageError
+from initbench.errors import MissingExtraError, RunFailedError, UsageError
 from initbench.linting.rule import LintFinding
 from initbench.models.init_weights import init_options
 from initbench.probing.finding import Finding
@@ -51,11 +51,18 @@ from initbench.render.progress import LiveProgress
 from initbench.render.run_documents import compare_document, runs_document
 from initbench.render.run_tables import print_experiment
 from initbench.render.text import DASH, plural
+from initbench.report.build import build_page
+from initbench.report.figure import to_svg
+from initbench.report.page import ReportPage, render_page
+from initbench.report.probe_page import build_probe_page
+from initbench.report.report_runs import NoLayers, load_report_runs
+from initbench.report.views.convergence import convergence_figures
 from initbench.runner.device import resolve_device
 from initbench.runner.pending import RunLimits
 from initbench.runner.plan import RunContext
 from initbench.runner.runner import Runner
-from initbench.store.store import Store, group_by_experiment
+from initbench.store.files import write_output
+from initbench.store.store import Store, StoredRun, group_by_experiment
 
 Batch = Tensor | tuple[Any, ...] | Mapping[str, Any]
 _WIDTH = 160
@@ -103,6 +110,15 @@ class Probe(_Printable):
     def as_data(self) -> dict[str, Any]:
         """Return the document that `initbench probe --json` prints."""
         return survey_document(self.survey)
+
+    def report(self, path: str | Path) -> None:
+        """Write the HTML page that `initbench probe --report` writes.
+
+        Raises:
+            MissingExtraError: If the packages of the extra `report` are not installed.
+            UsageError: If the file cannot be written.
+        """
+        _save_page(path, build_probe_page([(self.survey.name, self.survey)]))
 
     def _print(self, console: Console) -> None:
         print_survey(console, self.survey, all_layers=True)
@@ -249,6 +265,15 @@ class Runs(_Printable, Sequence[RunSummary]):
         """Return the document that `initbench show --json` prints, with all layers and evaluations."""
         return runs_document([self.store.read(run_id) for run_id in self.run_ids])
 
+    def report(self, path: str | Path) -> None:
+        """Write the HTML page that `initbench report` writes, with an experiment in each row.
+
+        Raises:
+            MissingExtraError: If the packages of the extra `report` are not installed.
+            UsageError: If no run is finished, or the file cannot be written.
+        """
+        compare(self).report(path)
+
     def _print(self, console: Console) -> None:
         for runs in group_by_experiment(self.store.read(run_id) for run_id in self.run_ids):
             print_experiment(console, runs, all_layers=False)
@@ -259,10 +284,11 @@ class Runs(_Printable, Sequence[RunSummary]):
         return f"{plural(len(self), 'run')} of {plural(len(names), 'experiment')}: {listed}"
 
     def _repr_html_(self) -> str:
-        """Return a table with one row per run for notebooks."""
+        """Return a table with one row per run for notebooks, and the curves of validation accuracy."""
         columns = ("experiment", "seed", "status", "dataset", "final_val_accuracy", "test_accuracy")
         rows = [[_cell_text(record.get(name)) for name in columns] for record in self.to_records()]
-        return html_table(columns, rows, title=self._summary())
+        table = html_table(columns, rows, title=self._summary())
+        return table + _convergence_html(build_tables([run for run in self if run.is_placed]), View())
 
 
 @dataclass(frozen=True, repr=False)
@@ -271,6 +297,8 @@ class RunComparison(_Printable):
 
     tables: list[Table]
     view: View = field(default_factory=View)
+    stores: Mapping[str, Store] = field(default_factory=dict)
+    """Store of each run, by run id."""
 
     def as_data(self) -> dict[str, Any]:
         """Return the document that `initbench compare --json` prints."""
@@ -284,6 +312,18 @@ class RunComparison(_Printable):
         """Return the records as a `pandas.DataFrame`; raises ImportError if pandas is not installed."""
         return _data_frame(self.to_records())
 
+    def report(self, path: str | Path) -> None:
+        """Write the HTML page that `initbench report` writes.
+
+        Raises:
+            MissingExtraError: If the packages of the extra `report` are not installed.
+            UsageError: If no run is finished, or the file cannot be written.
+        """
+        if not any(row.n for table in self.tables for row in table.rows):
+            raise UsageError("no run is finished, so there is nothing to report")
+        runs = load_report_runs(_StoredRuns(self.stores), analyse(self.tables, self.view))
+        _save_page(path, build_page(runs))
+
     def _print(self, console: Console) -> None:
         print_tables(console, self.tables, self.view)
 
@@ -292,8 +332,33 @@ class RunComparison(_Printable):
         return f"RunComparison of {plural(rows, 'row')} in {plural(len(self.tables), 'table')}"
 
     def _repr_html_(self) -> str:
-        """Return the tables for notebooks."""
-        return comparison_html(self.tables, self.view)
+        """Return the tables for notebooks, and the curves of validation accuracy."""
+        return comparison_html(self.tables, self.view) + _convergence_html(self.tables, self.view)
+
+
+@dataclass(frozen=True)
+class _StoredRuns:
+    """Runs of several stores."""
+
+    stores: Mapping[str, Store]
+
+    def read_if_there(self, run_id: str) -> StoredRun | None:
+        """Read a run from its store; None if its store is unknown or does not have it any more."""
+        return self.stores[run_id].read_if_there(run_id) if run_id in self.stores else None
+
+
+def _convergence_html(tables: Sequence[Table], view: View) -> str:
+    """Return the first figure of convergence as SVG; empty without evaluations or without the extra."""
+    report = load_report_runs(NoLayers(), analyse(tables, view))
+    try:
+        figures = [to_svg(figure) for figure in list(convergence_figures(report))[:1]]
+    except MissingExtraError:
+        return ""
+    return "".join(f"<div>{svg}</div>" for svg in figures)
+
+
+def _save_page(path: str | Path, page: ReportPage) -> None:
+    write_output(Path(path), render_page(page))
 
 
 def run(
@@ -393,7 +458,8 @@ def compare(
     view = View(baseline=baseline, confidence=confidence)
     tables = build_tables(selected, by=resolved, target=target)
     analyse(tables, view)  # raises if the baseline does not exist
-    return RunComparison(tables, view)
+    stores = {run.run_id: item.store for item in loaded for run in item}
+    return RunComparison(tables, view, stores)
 
 
 def load_experiment(config: object, overrides: Mapping[str, Any]) -> ExperimentConfig:

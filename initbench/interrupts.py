@@ -42,6 +42,17 @@ def install_signal_handlers() -> None:
     sys.unraisablehook = _handle_unraisable
 
 
+def install_worker_handler() -> None:
+    """Install the handler of SIGTERM in a worker process, with which its parent tells it to stop.
+
+    A training stops at its next step, after a checkpoint; without a training, the process ends at once.
+    SIGINT, which a terminal sends to all processes of a command, is left to the parent.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _stop_worker)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+
+
 def begin_command() -> None:
     """Raise `errors.Terminated` on signals from now on."""
     _State.command_runs = True
@@ -96,6 +107,12 @@ def _handle(signum: int, frame: "FrameType | None") -> None:
         _postpone(signum, _SECONDS_FOR_STEP)
         return
     _terminate(signum, frame)
+
+
+def _stop_worker(signum: int, _frame: "FrameType | None") -> None:
+    if not _State.trainings:
+        os._exit(128 + signum)
+    _State.postponed = signum
 
 
 def _terminate(signum: int, frame: "FrameType | None") -> None:

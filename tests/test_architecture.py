@@ -39,6 +39,7 @@ FLOORS = (
     "analysis",
     "study",
     "render",
+    "export",
     "report",
     "testing",
     "api",

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from docs.generators import pictures
 from docs.generators.markdown import code, page, table
 from initbench.config.study import Lesson
 from initbench.render.compare.display_options import View
@@ -20,6 +21,15 @@ from initbench.render.text import plural
 from initbench.study.run_study import LessonResult
 from initbench.study.verdicts import ClaimResult, ClaimVerdict
 
+PAGE = "docs/lessons.md"
+PICTURES = {
+    "symmetry": ["validation-accuracy", "symmetry.*"],
+    "small_and_large": ["depth-activation-std", "small_and_large.*"],
+    "xavier_keeps": ["depth-activation-std", "xavier_keeps.*"],
+    "one_fan_or_two": ["depth-gradient", "one_fan_or_two.*"],
+    "misprint": ["depth-q", "misprint.*"],
+}
+"""Arguments of `initbench figure` for the picture of a lesson, by the lesson's name."""
 WIDTH = 120
 """Columns of tables and pictures."""
 _HEADER = """\
@@ -126,8 +136,15 @@ def _lesson(found: LessonResult) -> Iterator[str]:
         cost += f"; {plural(more, 'run')} and {longer:.0f} s of tuning before"
     yield f"{cost}. Config {code(config.digest)}."
     yield _text(found)
+    if config.name in PICTURES:
+        yield pictures.block(PAGE, picture_name(config.name), PICTURES[config.name])
     rows = [(one.verdict, _said(one.claim), one.n, _evidence(one)) for one in found.claims]
     yield table(("verdict", "claim", "n", "numbers"), rows).replace(r"\\|", r"\|")
+
+
+def picture_name(lesson: str) -> str:
+    """Return the name of the picture of a lesson."""
+    return f"lesson_{lesson}"
 
 
 def _evidence(found: ClaimResult) -> str:

@@ -8,12 +8,15 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
+from typing import TypeVar
 
 from initbench.analysis.damaged_runs import attach_damaged_runs, summarise_or_mark_damaged
 from initbench.analysis.process_map import parallel_map
 from initbench.analysis.run_summary import RunSummary, decode_summary
 from initbench.store.store import Store
 from initbench.store.summary_file import StoredSummary
+
+Result = TypeVar("Result")
 
 PATIENCE = 2.0
 """Seconds of reading after which the remaining time is printed."""
@@ -25,13 +28,15 @@ def load_run_summaries(store: Store, patterns: Sequence[str]) -> list[RunSummary
     The order is that of `Store.find`, which also defines the errors. A run that is removed in the meantime is
     skipped. A damaged run has the status "damaged", and `error` contains the file and the problem.
     """
-    with _garbage_collection_off():
+    with garbage_collection_off():
         stored = store.read_summaries()
         run_ids = store.find(patterns, {run_id: summary.header for run_id, summary in stored.items()})
         summaries = {run_id: summary for run_id in run_ids if (summary := _decode(stored.get(run_id)))}
         missing = [run_id for run_id in run_ids if run_id not in summaries]
         with closing(parallel_map(partial(_read_run, store), missing)) as results:
-            for summary in _report_slow_reading(results, len(missing)):
+            action = f"reading {len(missing):,} runs without a summary"
+            advice = " (`initbench upgrade` adds summaries)"
+            for summary in report_remaining_time(results, len(missing), action, advice):
                 if summary is not None:
                     summaries[summary.run_id] = summary
     return attach_damaged_runs([summaries[run_id] for run_id in run_ids if run_id in summaries])
@@ -51,8 +56,8 @@ def _read_run(store: Store, run_id: str) -> RunSummary | None:
 
 
 @contextmanager
-def _garbage_collection_off() -> Iterator[None]:
-    """Disable garbage collection, which would take a third of the time; summaries have no cycles."""
+def garbage_collection_off() -> Iterator[None]:
+    """Disable garbage collection, which would take a third of the time; stored runs have no cycles."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -62,17 +67,14 @@ def _garbage_collection_off() -> Iterator[None]:
             gc.enable()
 
 
-def _report_slow_reading(results: Iterable[RunSummary | None], total: int) -> Iterator[RunSummary | None]:
-    """Yield the results; if reading takes long, print the remaining time to stderr once."""
+def report_remaining_time(
+    results: Iterable[Result], total: int, action: str, advice: str = ""
+) -> Iterator[Result]:
+    """Yield the results; if they take long, print the action and the remaining time to stderr once."""
     begin, is_reported = time.monotonic(), False
     for done, result in enumerate(results, 1):
         yield result
         seconds = time.monotonic() - begin
         if not is_reported and seconds > PATIENCE and done < total:
             is_reported, seconds_left = True, seconds / done * (total - done)
-            print(
-                f"reading {total:,} runs without a summary: about {seconds_left:.0f} s left"
-                " (`initbench upgrade` adds summaries)",
-                file=sys.stderr,
-                flush=True,
-            )
+            print(f"{action}: about {seconds_left:.0f} s left{advice}", file=sys.stderr, flush=True)

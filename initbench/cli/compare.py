@@ -12,9 +12,9 @@ import typer
 from initbench.analysis.tuning_warnings import edge_of_range_warnings
 from initbench.cli.completion import (
     complete_columns,
-    complete_conditions,
     complete_keys,
     complete_metrics,
+    complete_sort,
 )
 from initbench.cli.gate_options import (
     Against,
@@ -27,7 +27,8 @@ from initbench.cli.gate_options import (
     gate_options,
     print_verdicts,
 )
-from initbench.cli.options import Json, Notes, RunPatterns, RunsDir, runs_root
+from initbench.cli.options import Json, Notes, RunPatterns, RunsDir, Where, runs_root
+from initbench.cli.report_option import ReportFile, check_report_file, write_run_report
 from initbench.errors import UsageError
 from initbench.render.terminal import stdout_console, stdout_width
 from initbench.store.store import Store
@@ -49,15 +50,6 @@ By = Annotated[
         metavar="KEY,…",
         help="Keys whose values form the rows; two keys form a pivot.",
         autocompletion=complete_keys,
-    ),
-]
-WhereOption = Annotated[
-    Names,
-    typer.Option(
-        "--where",
-        metavar="KEY=VALUE",
-        help="Only runs that match; KEY!=VALUE excludes, * is a wildcard.",
-        autocompletion=complete_conditions,
     ),
 ]
 ViewOption = Annotated[ViewName, typer.Option("--view", help="Group of metrics to show.")]
@@ -82,7 +74,7 @@ Sort = Annotated[
         "--sort",
         metavar="[-]NAME",
         help="Sort by a metric or label; - for descending.",
-        autocompletion=complete_metrics,
+        autocompletion=complete_sort,
     ),
 ]
 OnlyChanged = Annotated[bool, typer.Option("--only-changed", help="Show only the config keys that differ.")]
@@ -118,7 +110,7 @@ Output = Annotated[
 def compare(
     patterns: RunPatterns = None,
     by: By = None,
-    where: WhereOption = None,
+    where: Where = None,
     baseline: Baseline = None,
     view: ViewOption = "all",
     metric: MetricOption = None,
@@ -137,6 +129,7 @@ def compare(
     strict: Strict = False,
     against: Against = None,
     junit_xml: JunitXml = None,
+    report: ReportFile = None,
     runs_dir: RunsDir = None,
     json_output: Json = False,
 ) -> None:
@@ -148,6 +141,7 @@ def compare(
     from initbench.analysis.selection import Selection
     from initbench.analysis.tables import build_tables
 
+    check_report_file(report)
     gates = gate_options(fail_if, strict, against, junit_xml, confidence, fail_unless)
     selection = Selection(Store(runs_root(runs_dir)), patterns or [], where or [])
     try:
@@ -172,6 +166,7 @@ def compare(
     if table_view.format in ("json", "csv"):  # these formats have no footnotes
         _report_baseline(run_tables, table_view)
     _print_or_save(run_tables, table_view, output, selection.store, verdicts.document())
+    write_run_report(report, selection.store, run_tables, table_view, verdicts=verdicts)
     print_verdicts(verdicts)
     if code := verdicts.exit_code:
         raise typer.Exit(code)

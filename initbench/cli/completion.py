@@ -43,6 +43,14 @@ def complete_metrics(incomplete: str) -> list[str]:
     return _complete_last_item(incomplete, METRICS)
 
 
+def complete_sort(incomplete: str) -> list[str]:
+    """Return the names of `compare --sort` that start with `incomplete`; a minus sign is kept."""
+    from initbench.analysis.metrics import METRICS
+    from initbench.render.compare.display_options import COUNTS, LABEL
+
+    return _with_sign(incomplete, [*METRICS, *COUNTS, LABEL])
+
+
 def complete_columns(incomplete: str) -> list[str]:
     """Complete the last metric or config key of a comma-separated list."""
     from initbench.analysis.metrics import METRICS
@@ -91,10 +99,10 @@ def complete_entries(incomplete: str) -> list[str]:
 
 
 def complete_ls_sort(incomplete: str) -> list[str]:
-    """Return the keys of `ls --sort` that start with `incomplete`."""
+    """Return the keys of `ls --sort` that start with `incomplete`; a minus sign is kept."""
     from initbench.cli.run_groups import AGE, SORT_KEYS
 
-    return _with_prefix(incomplete, [*SORT_KEYS, AGE])
+    return _with_sign(incomplete, [*SORT_KEYS, AGE])
 
 
 def complete_ls_group(incomplete: str) -> list[str]:
@@ -106,6 +114,12 @@ def complete_ls_group(incomplete: str) -> list[str]:
 
 def _with_prefix(incomplete: str, names: Iterable[str]) -> list[str]:
     return [name for name in dict.fromkeys(names) if name.startswith(incomplete) and name]
+
+
+def _with_sign(incomplete: str, names: Iterable[str]) -> list[str]:
+    """Return the matching names, each with the minus sign of `incomplete` if there is one."""
+    sign = "-" if incomplete.startswith("-") else ""
+    return [sign + name for name in _with_prefix(incomplete.removeprefix("-"), names)]
 
 
 def _complete_last_item(incomplete: str, names: Iterable[str]) -> list[str]:

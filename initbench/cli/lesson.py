@@ -12,6 +12,7 @@ from initbench.cli.compare import is_ascii
 from initbench.cli.completion import complete_lessons
 from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict, print_verdicts
 from initbench.cli.options import DataDir, Json, Notes, Plugins, RunsDir, runs_root
+from initbench.cli.report_option import ReportFile, check_report_file, write_run_report
 from initbench.cli.training_gates import (
     FailOn,
     TrainedRuns,
@@ -30,6 +31,7 @@ from initbench.cli.training_options import (
     WorkerOptions,
     Workers,
     build_run_context,
+    start_workers_early,
 )
 from initbench.errors import InitbenchError, StoreError, UsageError
 from initbench.render.terminal import stdout_console, stdout_width
@@ -37,6 +39,8 @@ from initbench.store import strict_json
 from initbench.store.store import Store
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from initbench.analysis.run_summary import RunSummary
     from initbench.cli.gate_options import GateReport
     from initbench.config.schema import ExperimentConfig
@@ -79,6 +83,7 @@ def lesson(
     fail_unless: FailUnless = None,
     strict: Strict = False,
     junit_xml: JunitXml = None,
+    report: ReportFile = None,
     executor: ExecutorName = "auto",
     workers: Workers = None,
     worker_memory: WorkerMemory = None,
@@ -97,8 +102,11 @@ def lesson(
     A contradicted claim is a result: the exit code is 0. With --strict an undecided claim exits with 1.
     docs/lessons.md describes all lessons, docs/ci.md the gates.
     """
-    lessons, is_list = _load_lessons(arguments or [], data, first_seed, every=every)
     worker_options = WorkerOptions(device, executor, workers, worker_memory)
+    if arguments or every:
+        start_workers_early(worker_options)
+    lessons, is_list = _load_lessons(arguments or [], data, first_seed, every=every)
+    check_report_file(report, {LIST_COMMAND: is_list})
     context = build_run_context(Store(runs_root(runs_dir)), worker_options, data_dir, offline=offline)
     if is_list:
         _print_list(lessons, context, json_output=json_output)
@@ -116,6 +124,7 @@ def lesson(
             if not json_output:
                 _print_result(result, all_notes=notes)
         verdicts = judge_training(gates, _trained_runs(lessons, results, context.store))
+        _write_report(report, results, context.store, verdicts)
     finally:  # print completed lessons even if a later one fails
         if json_output:
             _print_document(results, verdicts)
@@ -210,6 +219,27 @@ def _trained_runs(lessons: Sequence[Lesson], results: Sequence[LessonResult], st
 
 def _run_summaries(result: LessonResult) -> list[RunSummary]:
     return [run for arm in result.variants for run in result.runs(arm)]
+
+
+def _write_report(
+    path: Path | None, results: Sequence[LessonResult], store: Store, verdicts: GateReport | None
+) -> None:
+    """Write the page with the claims first; the arms of several lessons are named after their lessons."""
+    if path is None or not results:
+        return
+    from initbench.analysis.tables import build_single_table
+    from initbench.report.views.claims import claim_sections
+
+    tables = [result.table for result in results]
+    if len(results) > 1:
+        tables = [
+            build_single_table(
+                {f"{result.study.name}: {arm.label}": result.runs(arm) for arm in result.variants}
+            )
+            for result in results
+        ]
+    title = results[0].study.config.question if len(results) == 1 else f"{len(results)} lessons"
+    write_run_report(path, store, tables, title=title, verdicts=verdicts, leading=claim_sections(results))
 
 
 def _print_result(result: LessonResult, *, all_notes: bool) -> None:

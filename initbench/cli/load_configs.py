@@ -30,12 +30,17 @@ def load_experiments(arguments: Sequence[str]) -> list[ExperimentConfig]:
 
 def load_experiment(arguments: Sequence[str], defaults: Mapping[str, object], verb: str) -> ExperimentConfig:
     """Load the single config of a command; `defaults` apply to keys that no argument sets."""
-    overridden_keys = {argument.partition("=")[0] for argument in arguments if "=" in argument}
-    missing = [f"{key}={value}" for key, value in defaults.items() if key not in overridden_keys]
-    configs = load_experiments([*arguments, *missing])
+    configs = load_with_defaults(arguments, defaults)
     if len(configs) > 1:
         raise UsageError(f"{verb} one config at a time")
     return configs[0]
+
+
+def load_with_defaults(arguments: Sequence[str], defaults: Mapping[str, object]) -> list[ExperimentConfig]:
+    """Load every config file with the overrides; `defaults` apply to keys that no argument sets."""
+    overridden_keys = {argument.partition("=")[0] for argument in arguments if "=" in argument}
+    missing = [f"{key}={value}" for key, value in defaults.items() if key not in overridden_keys]
+    return load_experiments([*arguments, *missing])
 
 
 def untrained_nets(

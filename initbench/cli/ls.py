@@ -13,7 +13,7 @@ from initbench.cli.options import Json, RunPatterns, RunsDir, runs_root
 from initbench.cli.run_groups import group_heading, group_runs, sort_runs
 from initbench.errors import StoreError, UnknownNameError
 from initbench.render.terminal import print_uncut, stdout_console
-from initbench.render.text import format_percent
+from initbench.render.text import dataset_used, format_percent
 from initbench.render.text_table import TextTable
 from initbench.store import strict_json, sweep_index
 from initbench.store.misplaced import describe_misplaced, find_misplaced
@@ -226,7 +226,7 @@ def _dataset(summary: Summary) -> str:
     used, requested = summary["dataset"], summary["dataset_requested"]
     if used is None:
         return "–"
-    return str(used) if requested in (None, used) else f"{used} (for {requested})"
+    return dataset_used(str(used), str(used if requested is None else requested))
 
 
 def _format_percent(fraction: object) -> str:

@@ -27,7 +27,10 @@ COMMANDS = {
     "compare": "Compare stored runs (default: all): activation statistics and convergence.",
     "report": "Write one HTML page with pictures of stored runs (default: all): histograms, layers and"
     " convergence.",
+    "figure": "Write one figure of stored runs (default: all) as SVG, PNG or PDF, sized for a paper.",
     "show": "Show stored runs as `run` prints them, grouped by experiment, and the errors of failed runs.",
+    "watch": "Show the runs in progress live: steps, learning curves and layers, until all have ended.",
+    "export": "Export stored runs (default: all) as tables, TensorBoard event files, or MLflow or W&B runs.",
     "ls": "List the stored runs: status, data set, accuracy, steps and age.",
     "merge": "Merge the runs of several directories; existing runs are not copied again.",
     "upgrade": "Add to runs of earlier versions the summaries with which `compare` and `ls` are fast.",

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from initbench.cli.completion import complete_config, complete_runs
+from initbench.cli.completion import complete_conditions, complete_config, complete_runs
 
 RunsDir = Annotated[
     Path | None,
@@ -74,6 +74,15 @@ Plugins = Annotated[
     ),
 ]
 """Names that are requested before the other arguments are read, so that commands ignore the value."""
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        metavar="KEY=VALUE",
+        help="Only runs that match; KEY!=VALUE excludes, * is a wildcard.",
+        autocompletion=complete_conditions,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Notes = Annotated[
     bool, typer.Option("--notes", help="Print all notes below the tables instead of one summary line.")

@@ -10,17 +10,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from initbench.cli.custom_model import BatchOption, DataOption, InputOption, ModelOption, parse_custom_model
-from initbench.cli.load_configs import load_experiment, load_experiments, untrained_nets
+from initbench.cli.load_configs import (
+    load_experiment,
+    load_experiments,
+    load_with_defaults,
+    untrained_nets,
+)
 from initbench.cli.options import AllLayers, DataDir, Json, Plugins, RunsDir, TargetArguments
 from initbench.cli.probe_map_axes import EXAMPLE, parse_axes, split_axes
+from initbench.cli.report_option import ReportFile, check_report_file, command_line, save_page
 from initbench.errors import UsageError
 from initbench.render.terminal import stdout_console
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from initbench.config.schema import ExperimentConfig
     from initbench.data.dataset import DataSource
     from initbench.diagnostics.net_source import NetSource
     from initbench.diagnostics.survey import Survey
+    from initbench.diagnostics.trainability_map import TrainabilityMap
 
 SEEDS = 16
 SAMPLES = 128
@@ -57,18 +66,20 @@ def probe(
     offline: Annotated[bool, typer.Option("--offline", help="No network access.")] = False,
     all_layers: AllLayers = False,
     _plugins: Plugins = None,
+    report: ReportFile = None,
     json_output: Json = False,
 ) -> None:
     """Predict and measure the signal in untrained nets, layer by layer, and diagnose problems.
 
     Runs one batch of 128 samples (probe.batch=…) through 16 nets (seeds=…). Nothing is stored, and nothing
-    is trained without --train. --map draws one net per point, or seeds=….
+    is trained without --train. --map draws one net per point, or seeds=…. Several configs are probed in turn.
     """
     from initbench.data.dataset import DataSource
     from initbench.data.locate import data_root
 
     arguments = arguments or []
     _check_combination(model, axes, depths, train_steps)
+    check_report_file(report)
     source = DataSource(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
     if model is not None:
         custom_model = parse_custom_model(model, arguments, shape, data, batch)
@@ -78,17 +89,38 @@ def probe(
     elif shape is not None or data is not None or batch is not None:
         raise UsageError("--input, --data and --batch require --model; a config sets data.name instead")
     elif axes is not None:
-        _print_map(arguments, axes, source, device, steps=train_steps, json_output=json_output)
+        trainability_map = _compute_map(arguments, axes, source, device, steps=train_steps)
+        _print_map(trainability_map, json_output=json_output)
+        _write_map_report(report, trainability_map)
         return
     else:
-        changes = [[]] if depths is None else [[f"model.depth={depth}"] for depth in _parse_depths(depths)]
-        defaults = {"seeds": SEEDS, "probe.batch": SAMPLES}
-        configs = [load_experiment([*arguments, *change], defaults, "probe") for change in changes]
+        configs = _load_configs(arguments, depths)
         surveys = [_survey(untrained_nets(config, source, runs_dir, device)) for config in configs]
     if depths is None:
-        _print_survey(surveys[0], all_layers=all_layers, json_output=json_output)
+        _print_surveys(surveys, all_layers=all_layers, json_output=json_output)
+        _write_report(report, [survey.name for survey in surveys], surveys)
     else:
-        _print_depths(dict(zip(_parse_depths(depths), surveys, strict=True)), json_output=json_output)
+        numbers = _parse_depths(depths)
+        _print_depths(dict(zip(numbers, surveys, strict=True)), json_output=json_output)
+        _write_report(report, [f"depth {depth}" for depth in numbers], surveys)
+
+
+def _load_configs(arguments: Sequence[str], depths: str | None) -> list[ExperimentConfig]:
+    """Return the configs to probe: those of the files, or a single one with each of the depths."""
+    defaults = {"seeds": SEEDS, "probe.batch": SAMPLES}
+    if depths is None:
+        return load_with_defaults(arguments, defaults)
+    changes = [f"model.depth={depth}" for depth in _parse_depths(depths)]
+    return [load_experiment([*arguments, change], defaults, "probe") for change in changes]
+
+
+def _write_report(path: Path | None, names: Sequence[str], surveys: Sequence[Survey]) -> None:
+    """Write the page of the surveys, one row for each."""
+    if path is None:
+        return
+    from initbench.report.probe_page import build_probe_page
+
+    save_page(path, build_probe_page(list(zip(names, surveys, strict=True)), command=command_line()))
 
 
 def _check_combination(
@@ -111,13 +143,14 @@ def _survey(nets: NetSource) -> Survey:
         return survey(nets)
 
 
-def _print_survey(survey: Survey, *, all_layers: bool, json_output: bool) -> None:
-    from initbench.render.probe_document import survey_json
+def _print_surveys(surveys: Sequence[Survey], *, all_layers: bool, json_output: bool) -> None:
+    from initbench.render.probe_document import survey_json, surveys_json
     from initbench.render.probe_tables import print_survey
 
     if json_output:
-        typer.echo(survey_json(survey))
-    else:
+        typer.echo(survey_json(surveys[0]) if len(surveys) == 1 else surveys_json(surveys))
+        return
+    for survey in surveys:
         print_survey(stdout_console(), survey, all_layers=all_layers)
 
 
@@ -142,20 +175,13 @@ def _parse_depths(text: str) -> list[int]:
     return depths
 
 
-def _print_map(
-    arguments: Sequence[str],
-    axes_text: str,
-    source: DataSource,
-    device: str,
-    *,
-    steps: int | None,
-    json_output: bool,
-) -> None:
-    """Compute and print the map of a config over the given axes."""
+def _compute_map(
+    arguments: Sequence[str], axes_text: str, source: DataSource, device: str, *, steps: int | None
+) -> TrainabilityMap:
+    """Compute the map of a config over the given axes."""
     from initbench.data.locate import resolve_dataset
     from initbench.data.preprocessing import preprocess
     from initbench.diagnostics.trainability_map import check_family, compute_map
-    from initbench.render.map_plot import map_json, print_map
     from initbench.render.progress import StageDisplay
     from initbench.runner.device import resolve_device
 
@@ -168,11 +194,24 @@ def _print_map(
     for depth in {axes.depth[0], axes.depth[-1]}:
         load_experiments([*rest, "init.scheme=lecun_normal", f"model.depth={depth}"])
     with StageDisplay(config.name) as display:
-        trainability_map = compute_map(config, axes, data, display, steps=steps)
+        return compute_map(config, axes, data, display, steps=steps)
+
+
+def _print_map(trainability_map: TrainabilityMap, *, json_output: bool) -> None:
+    from initbench.render.map_plot import map_json, print_map
+
     if json_output:
         typer.echo(map_json(trainability_map))
     else:
         print_map(stdout_console(), trainability_map)
+
+
+def _write_map_report(path: Path | None, trainability_map: TrainabilityMap) -> None:
+    if path is None:
+        return
+    from initbench.report.map_page import build_map_page
+
+    save_page(path, build_map_page(trainability_map, command=command_line()))
 
 
 def _load_map_config(arguments: Sequence[str]) -> ExperimentConfig:

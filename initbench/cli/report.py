@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from initbench.cli.compare import Baseline, By, Confidence, Target, WhereOption, resolve_keys
-from initbench.cli.options import RunPatterns, RunsDir, runs_root
-from initbench.store.files import write_output
+from initbench.cli.compare import Baseline, By, Confidence, Target, resolve_keys
+from initbench.cli.options import RunPatterns, RunsDir, Where, runs_root
+from initbench.cli.report_option import check_report_file, command_line, save_page
 from initbench.store.store import Store
 
 Output = Annotated[
@@ -25,7 +23,7 @@ Title = Annotated[
 def report(
     patterns: RunPatterns = None,
     by: By = None,
-    where: WhereOption = None,
+    where: Where = None,
     baseline: Baseline = None,
     target: Target = None,
     confidence: Confidence = 0.95,
@@ -35,23 +33,17 @@ def report(
 ) -> None:
     """Write one HTML page with pictures of stored runs (default: all): histograms, layers and convergence.
 
-    The page is a single file that needs no network, and the same runs give the same bytes.
+    The page is a single file that needs no network, and the same runs give the same bytes. docs/report.md
+    explains it.
     """
     from initbench.analysis.selection import Selection
     from initbench.render.compare.display_options import View
     from initbench.report.build import build_page
-    from initbench.report.page import render_page
     from initbench.report.report_runs import compare_for_report
 
+    check_report_file(output)
     selection = Selection(Store(runs_root(runs_dir)), patterns or [], where or [])
     view = View(baseline=baseline, confidence=confidence)
     keys = resolve_keys(by, selection.runs)
     report_runs = compare_for_report(selection.store, selection.runs, view, by=keys, target=target)
-    page = build_page(report_runs, view, command=_command(), title=title)
-    write_output(output, render_page(page))
-    typer.echo(f"written to {output}", err=True)
-
-
-def _command() -> str:
-    """Return the command line as a user types it."""
-    return shlex.join(["initbench", *sys.argv[1:]])
+    save_page(output, build_page(report_runs, command=command_line(), title=title))

@@ -12,6 +12,7 @@ from initbench.cli.batch import exit_with_failures, process_or_skip
 from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict, print_verdicts
 from initbench.cli.load_configs import load_experiments
 from initbench.cli.options import AllLayers, ConfigArguments, DataDir, Json, Plugins, RunsDir, runs_root
+from initbench.cli.report_option import ReportFile, check_report_file, write_run_report
 from initbench.cli.sweep_options import MaxTime, parse_duration
 from initbench.cli.training_gates import (
     FailOn,
@@ -31,6 +32,7 @@ from initbench.cli.training_options import (
     WorkerOptions,
     Workers,
     build_run_context,
+    start_workers_early,
 )
 from initbench.errors import InitbenchError
 from initbench.render.terminal import stdout_console
@@ -60,6 +62,7 @@ def run(
     fail_unless: FailUnless = None,
     strict: Strict = False,
     junit_xml: JunitXml = None,
+    report: ReportFile = None,
     rerun: Rerun = False,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the resolved config and stop.")
@@ -74,8 +77,12 @@ def run(
     Finished runs are shown, not trained again. If several experiments are given, those that cannot run are
     reported and skipped. Exit 1 if a run failed or a gate is triggered (docs/ci.md).
     """
+    worker_options = WorkerOptions(device, executor, workers, worker_memory)
+    if not print_config:
+        start_workers_early(worker_options)
     from initbench.runner.pending import RunLimits
 
+    check_report_file(report, {"--print-config": print_config})
     limits = RunLimits(max_seconds=parse_duration(max_time), rerun=rerun)
     configs = load_experiments(arguments)
     if print_config:
@@ -84,7 +91,6 @@ def run(
 
     names = [config.name for config in configs]
     gates = training_gates("run", fail_if, fail_unless, strict, junit_xml, fail_on, rows=names)
-    worker_options = WorkerOptions(device, executor, workers, worker_memory)
     context = build_run_context(Store(runs_root(runs_dir)), worker_options, data_dir, offline=offline)
     outcomes: list[ExperimentOutcome] = []
     errors: list[InitbenchError] = []
@@ -97,7 +103,9 @@ def run(
             stored_runs += runs
             if not json_output:
                 _print_runs(runs, all_layers=all_layers)
-        verdicts = judge_training(gates, _trained_runs(configs, outcomes, context.store))
+        trained = _trained_runs(configs, outcomes, context.store)
+        verdicts = judge_training(gates, trained)
+        write_run_report(report, context.store, trained.tables, verdicts=verdicts)
     finally:  # print finished runs even after a signal
         if json_output and (outcomes or len(configs) > 1):
             _print_document(stored_runs, verdicts)

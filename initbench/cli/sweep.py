@@ -11,6 +11,7 @@ import typer
 from initbench.cli.compare import is_ascii
 from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict, print_verdicts
 from initbench.cli.options import DataDir, Json, Notes, Plugins, RunsDir, runs_root
+from initbench.cli.report_option import ReportFile, check_report_file, write_run_report
 from initbench.cli.sweep_options import (
     Arguments,
     DryRun,
@@ -41,6 +42,7 @@ from initbench.cli.training_options import (
     WorkerOptions,
     Workers,
     build_run_context,
+    start_workers_early,
 )
 from initbench.errors import RunFailedError, UsageError
 from initbench.render.terminal import stdout_console, stdout_width
@@ -48,6 +50,8 @@ from initbench.store import strict_json
 from initbench.store.store import Store
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from initbench.cli.gate_options import GateOptions, GateReport
     from initbench.config.study import Sweep
     from initbench.render.compare.display_options import View
@@ -68,6 +72,7 @@ def sweep(
     fail_unless: FailUnless = None,
     strict: Strict = False,
     junit_xml: JunitXml = None,
+    report: ReportFile = None,
     retry: Retry = None,
     rerun: Rerun = False,
     skip_invalid: SkipInvalid = False,
@@ -89,8 +94,12 @@ def sweep(
     A sweep file has axes (docs/config.md); with a plain experiment they come from the command line. The same
     command resumes a stopped sweep. Exit 1 if a run failed or a gate of the sweep is triggered.
     """
+    worker_options = WorkerOptions(device, executor, workers, worker_memory)
+    if not (print_config or dry_run):
+        start_workers_early(worker_options)
     from initbench.runner.pending import RunLimits
 
+    check_report_file(report, {"--print-config": print_config, "--dry-run": dry_run})
     seconds = parse_duration(max_time)
     sweep_config = _load_sweep(arguments, shard, skip_invalid=skip_invalid)
     if print_config:
@@ -106,14 +115,13 @@ def sweep(
         rows=None if shard else [point.label for point in sweep_config.variants],  # a shard lacks some rows
         from_file=sweep_config.config.gates,
     )
-    worker_options = WorkerOptions(device, executor, workers, worker_memory)
     context = build_run_context(Store(runs_root(runs_dir)), worker_options, data_dir, offline=offline)
     limits = RunLimits(fail_fast, seconds, limit, tuple(retry or ()), rerun, keep_failed=True)
     command = _SweepCommand(sweep_config, context, limits, shard, json_output, notes)
     if dry_run:
         command.plan()
     else:
-        command.run(gates, quiet=quiet, fail_on=fail_on)
+        command.run(gates, quiet=quiet, fail_on=fail_on, report=report)
 
 
 @dataclass(frozen=True)
@@ -141,8 +149,8 @@ class _SweepCommand:
         else:
             print_plan(stdout_console(), result, list(plan_lines(result, outlook)))
 
-    def run(self, gates: GateOptions, *, quiet: bool, fail_on: str | None) -> None:
-        """Train the missing runs, then print and judge all results."""
+    def run(self, gates: GateOptions, *, quiet: bool, fail_on: str | None, report: Path | None) -> None:
+        """Train the missing runs, then print, judge and report all results."""
         from initbench.render import text
         from initbench.render.sweep_progress import SweepDisplay
         from initbench.render.sweep_tables import skipped_points
@@ -163,6 +171,13 @@ class _SweepCommand:
             display.say(f"{self.sweep.name}: {text.plural(kept_runs, 'run')} kept")
         verdicts = self._judge(result, gates)
         self._print_result(result, verdicts)
+        write_run_report(
+            report,
+            self.context.store,
+            result.tables,
+            title=f"{self.sweep.name}: {text.plural(len(result.variants), 'point')}",
+            verdicts=verdicts,
+        )
         _exit_on_failure(result, verdicts, fail_on)
 
     def _print_result(self, result: SweepResult, verdicts: GateReport | None) -> None:

@@ -81,6 +81,19 @@ def build_run_context(
     )
 
 
+def start_workers_early(worker_options: WorkerOptions) -> None:
+    """Start the server that forks worker processes, if the command may need them, before torch is imported.
+
+    The server imports torch at the same time as this process, on another core.
+    """
+    may_use_workers = worker_options.executor != "inprocess" and worker_options.workers != 1
+    may_use_gpu = worker_options.device == "auto" and Path("/dev/nvidiactl").exists()
+    if may_use_workers and worker_options.device in ("auto", "cpu") and not may_use_gpu:
+        from initbench.runner.workers.fork_server import start_fork_server
+
+        start_fork_server()
+
+
 def _executor(worker_options: WorkerOptions, kind: str) -> str:
     from initbench.runner.workers.base import EXECUTORS
 

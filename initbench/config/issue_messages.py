@@ -98,8 +98,13 @@ _KEY_WORDS = {
 _OF_THE_OPTIMIZER = ("momentum", "nesterov", "beta1", "beta2", "betas")
 
 
-def unknown_key(key: str, siblings: tuple[str, ...]) -> str:
-    """Return the message for a key that is not among `siblings`, the valid ones."""
+def unknown_key(
+    key: str, siblings: Sequence[str], *, prefix: Sequence[str] = (), suffix: Sequence[str] = ()
+) -> str:
+    """Return the message for a key that is not among `siblings`, the valid ones.
+
+    `prefix` and `suffix`: the other parts of a dotted key that the user wrote, which the suggestion repeats.
+    """
     if (spaced := missing_space_advice(key)) is not None:
         return f"unknown key; {spaced}"
     word = normalize_name(key)
@@ -110,10 +115,14 @@ def unknown_key(key: str, siblings: tuple[str, ...]) -> str:
     )
     guess = synonym or nearest_name(key, siblings)
     if guess is not None:
-        return f"unknown key; did you mean {guess!r}?"
-    if "." in key:
-        return "unknown key; in a file, keys are nested by indentation instead of dots"
+        return f"unknown key; did you mean {'.'.join([*prefix, guess, *suffix])!r}?"
     return f"unknown key; choose from {', '.join(siblings)}" if siblings else "unknown key"
+
+
+def dotted_key_in_file(meant: Sequence[str]) -> str:
+    """Return the message for a dotted key in a file; `meant`: the valid keys nearest to its parts, if any."""
+    problem = "unknown key; in a file, keys are nested by indentation instead of dots"
+    return f"{problem}: write {': {'.join(meant)}: …{'}' * (len(meant) - 1)}" if meant else problem
 
 
 def _spellings(key: str) -> list[str]:

@@ -18,7 +18,14 @@ from initbench.config.bundled_files import config_path, shipped_names
 from initbench.config.issue_messages import closest_spelling
 from initbench.config.overrides import Override, apply_overrides, parse_override
 from initbench.config.schema import ExperimentConfig
-from initbench.config.validation_errors import KeyPath, Where, dotted_key, locate_error, to_issues
+from initbench.config.validation_errors import (
+    KeyPath,
+    Where,
+    WrittenKey,
+    dotted_key,
+    locate_error,
+    to_issues,
+)
 from initbench.config.yaml_reader import MAX_BYTES, MAX_DEPTH, REFUSED, Document, parse_scalar, parse_yaml
 from initbench.data.dataset import form_of
 from initbench.errors import ConfigError, ConfigIssue
@@ -157,12 +164,14 @@ def validate_document(
     data, faults = _apply_fitting_overrides(document, overrides)
     unfit = {fault.where for fault in faults}
     sources = _Sources(document, [override for override in overrides if override.where not in unfit], root)
-    config, issues = validate_data(model, data, sources.where)
+    config, issues = validate_data(model, data, sources.where, sources.written_key)
     faults += [replace(issue, key=sources.key(tuple(issue.key.split(".")))) for issue in issues]
     return (None if faults else config), faults
 
 
-def validate_data(model: type[M], data: dict[str, Any], where: Where) -> tuple[M | None, list[ConfigIssue]]:
+def validate_data(
+    model: type[M], data: dict[str, Any], where: Where, written_key: WrittenKey | None = None
+) -> tuple[M | None, list[ConfigIssue]]:
     """Return plain data as a config, None if it has faults, and the faults with positions from `where`.
 
     The net of an experiment must also be buildable, as far as the form of its data is known before loading.
@@ -171,9 +180,8 @@ def validate_data(model: type[M], data: dict[str, Any], where: Where) -> tuple[M
         config = _validate(model, data)
     except ValidationError as error:
         refused = [dotted_key(at) for at in _refused_paths(data)]
-        return None, [
-            fault for fault in to_issues(error, model, where) if not _is_consequence(fault, refused)
-        ]
+        issues = to_issues(error, model, where, written_key or (lambda _path: ()))
+        return None, [fault for fault in issues if not _is_consequence(fault, refused)]
     if isinstance(config, ExperimentConfig) and (form := form_of(config.data)) is not None:
         try:
             check(config.model, config.init, input_shape=form.shape, classes=form.classes)
@@ -257,6 +265,12 @@ class _Sources:
     def key(self, path: Sequence[str]) -> str:
         """Return the dotted key of a value as its source names it."""
         return dotted_key([part for part in self._path_in_file(tuple(path)) if part != ""])
+
+    def written_key(self, path: KeyPath) -> KeyPath:
+        """Return the dotted key of the override that names the last part of `path`; empty without one."""
+        override = self._override(path)
+        is_named = override is not None and override.path[: len(path)] == path
+        return override.path if override is not None and is_named and len(override.path) > 1 else ()
 
     def _path_in_file(self, path: KeyPath) -> KeyPath:
         override = self._override(path)

@@ -48,6 +48,8 @@ from initbench.train.loop import fixed_sample
 from initbench.train.matmul_precision import true_fp32
 from initbench.train.network_builder import build_networks
 
+HISTOGRAM_BINS = 32
+"""Bins of the histograms of a module; those of a config have `probe.bins`."""
 Judge = Callable[[LintTarget], TrialResult]
 """A function that returns the findings in nets."""
 
@@ -78,8 +80,8 @@ class ConfigNets:
         self._sample = fixed_sample(data.train, config.probe.batch)
         self.inputs = as_inputs(self._sample.x)
 
-    def examine(self) -> LintTarget:
-        """Draw and probe the nets one after another."""
+    def examine(self, *, with_histograms: bool = False) -> LintTarget:
+        """Draw and probe the nets one after another; only the first has histograms, if they are requested."""
         device = self.data.train.x.device
         mode = training_mode(self.config, device)
         nets: list[ModuleProbe] = []
@@ -87,7 +89,8 @@ class ConfigNets:
         for seed in self.seeds:
             origins = [self._origins[seed]] if self._origins else []
             (network,) = initial_networks(self.config, self.data, [seed], mode, device, origins)
-            (probed,) = _probe_networks([network], self._sample)
+            bins = self.config.probe.bins if with_histograms and first is None else None
+            (probed,) = _probe_networks([network], self._sample, bins)
             first = first or network
             nets.append(probed if self._keep_weights or not nets else replace(probed, trace=nets[0].trace))
         assert first is not None
@@ -155,18 +158,19 @@ class ModuleNets:
     _kept: list[nn.Module] = field(default_factory=list)
     """First modules, which changes are tried on; others are not kept in memory."""
 
-    def examine(self) -> LintTarget:
-        """Probe the modules one after another."""
-        nets = []
+    def examine(self, *, with_histograms: bool = False) -> LintTarget:
+        """Probe the modules one after another; only the first has histograms, if they are requested."""
+        nets: list[ModuleProbe] = []
         for module in self.modules:
-            nets.append(self._probe(module, self.inputs))
+            bins = HISTOGRAM_BINS if with_histograms and not nets else None
+            nets.append(self._probe(module, self.inputs, bins))
             if len(self._kept) < TRIAL_NETS:
                 self._kept.append(module)
         return _module_target(self._kept[0], nets, self.declared)
 
-    def _probe(self, module: nn.Module, inputs: ModelInputs) -> ModuleProbe:
+    def _probe(self, module: nn.Module, inputs: ModelInputs, bins: int | None = None) -> ModuleProbe:
         with true_fp32(inputs.main.device), one_thread():
-            return probe_module(module, inputs, self.y, self.loss, self.chance)
+            return probe_module(module, inputs, self.y, self.loss, self.chance, bins)
 
     def tried(self, target: LintTarget) -> Sequence[int]:
         """Return the first nets."""
@@ -204,12 +208,12 @@ NetSource = ConfigNets | ModuleNets
 """Nets that were drawn in the same way, and a batch for them."""
 
 
-def _probe_networks(networks: Sequence[Network], batch: Split) -> list[ModuleProbe]:
+def _probe_networks(networks: Sequence[Network], batch: Split, bins: int | None = None) -> list[ModuleProbe]:
     x, y = batch.x, batch.y
     if has_maps(networks[0].weight_layers()):
         x, y = x[:MAP_SAMPLES], y[:MAP_SAMPLES]
     with true_fp32(x.device), one_thread():
-        return [probe_module(network.to(x.device), as_inputs(x), y) for network in networks]
+        return [probe_module(network.to(x.device), as_inputs(x), y, bins=bins) for network in networks]
 
 
 def _config_target(config: ExperimentConfig, nets: Sequence[ModuleProbe], first: Network) -> LintTarget:

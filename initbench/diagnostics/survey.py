@@ -65,6 +65,8 @@ class Survey:
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     layers: list[SurveyedLayer]
+    records: list[list[dict[str, Any]]]
+    """Records of the layers of each net, as `probe_module` returns them; only the first has histograms."""
     expected: TheoryPrediction
     findings: list[tuple[Finding, int]]
     """Each kind of finding once, with the number of nets that have it."""
@@ -92,13 +94,14 @@ def survey(nets: NetSource) -> Survey:
             more than their weights.
     """
     with one_thread():  # theory needs thousands of small sums, which threads would slow down
-        target = nets.examine()
+        target = nets.examine(with_histograms=True)
         _require_weight_layers(target.nets[0])
         _require_equal_layers(target.nets)
         tried = nets.tried(target)
         untried = trial_result([target.nets[index].measurement for index in tried])
         trials = Trials(untried, nets.attempt(target, _judge, tried))
         expected = nets.predict(target)
+        _ = expected.fixed  # computed when it is first read
         context = nets.context(target, expected, trials)
         counted_findings = findings([net.measurement for net in target.nets], context)
         experiment = _experiment_of(nets)
@@ -111,6 +114,7 @@ def survey(nets: NetSource) -> Survey:
             input_shape=tuple(nets.inputs.main.shape[1:]),
             output_shape=first.output_shape,
             layers=_layers(target.nets),
+            records=[net.records for net in target.nets],
             expected=expected,
             findings=counted_findings,
             loss=first.loss.words,

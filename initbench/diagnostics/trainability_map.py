@@ -45,6 +45,22 @@ class MapAxes:
     """Numbers of weight layers, including the head."""
 
 
+MAX_PROFILE_LAYERS = 16
+"""Largest number of layers in the profile of a point."""
+
+
+@dataclass(frozen=True)
+class PointProfile:
+    """Statistics of evenly spaced weight layers of the nets of one point, the first and the last included."""
+
+    layers: tuple[int, ...]
+    """Numbers of the layers, from 1."""
+    q: tuple[float | None, ...]
+    """E[h²] of the pre-activations; median over the nets."""
+    gradient: tuple[float | None, ...]
+    """E[δ²]; median over the nets."""
+
+
 @dataclass(frozen=True)
 class MapPoint:
     """The results of the nets of one σ_w and depth."""
@@ -61,6 +77,7 @@ class MapPoint:
     """Whether more than half of the nets learned; None without training."""
     val_accuracy: float | None = None
     """Mean over the nets after training; None if a net diverged, or without training."""
+    profile: PointProfile | None = None
 
 
 @dataclass(frozen=True)
@@ -201,7 +218,17 @@ def _summarise_point(sigma_w: float, depth: int, nets: Sequence[list[dict[str, A
     codes = tuple(code for code, count in counts.items() if 2 * count > len(nets))
     signal = [_ratio(layers, "pre", "signal", last_over_first=True) for layers in nets]
     gradient = [_ratio(layers, "grad", "pre_q", last_over_first=False) for layers in nets]
-    return MapPoint(sigma_w, depth, codes, _median(signal), _median(gradient))
+    return MapPoint(sigma_w, depth, codes, _median(signal), _median(gradient), profile=_profile(nets))
+
+
+def _profile(nets: Sequence[list[dict[str, Any]]]) -> PointProfile:
+    last, gaps = len(nets[0]) - 1, MAX_PROFILE_LAYERS - 1
+    positions = sorted({round(i * last / gaps) for i in range(MAX_PROFILE_LAYERS)})
+    return PointProfile(
+        tuple(nets[0][position]["index"] for position in positions),
+        tuple(_median([layers[position]["pre"]["q"] for layers in nets]) for position in positions),
+        tuple(_median([layers[position]["grad"]["pre_q"] for layers in nets]) for position in positions),
+    )
 
 
 def _ratio(

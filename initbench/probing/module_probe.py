@@ -77,8 +77,8 @@ class ModuleProbe:
 class _RecordCollector:
     """Observer of a tracer that reduces each tensor to statistics immediately."""
 
-    def __init__(self, samples: int) -> None:
-        self._samples = samples
+    def __init__(self, samples: int, bins: int | None) -> None:
+        self._samples, self._bins = samples, bins
         self.by_index: dict[int, dict[str, Any]] = {}
         self.before_norm: dict[int, dict[str, Any]] = {}
         """Records of layers from before the norm after them was traced, by index of the use."""
@@ -114,8 +114,10 @@ class _RecordCollector:
     def pre_activation(self, use: WeightUse, output: Tensor) -> None:
         if use.norm is not None and use.index in self.by_index:
             self.before_norm[use.index] = self.by_index[use.index]
+        detail = _DETAIL if self._bins is None else ProbeDetail.EVALUATION
+        positions = self._positions(use, output)
         self.by_index[use.index] = layer_record.start_record(
-            output, use.units_on_axis_1(output), _DETAIL, positions=self._positions(use, output)
+            output, use.units_on_axis_1(output), detail, positions=positions, bins=self._bins
         )
 
     def _positions(self, use: WeightUse, output: Tensor) -> float:
@@ -126,7 +128,14 @@ class _RecordCollector:
         inputs = None if activation_input is None else use.units_on_axis_1(activation_input.detach()).double()
         outputs = use.units_on_axis_1(activation_output.detach()).double()
         activation = None if use.activation is None else use.activation.bound
-        self.by_index[use.index]["act"] = tensor_statistics.activation_statistics(inputs, outputs, activation)
+        statistics: dict[str, Any] = tensor_statistics.activation_statistics(inputs, outputs, activation)
+        if self._bins is not None:
+            statistics["histogram"] = (
+                tensor_statistics.scaled_histogram(outputs, statistics["q"], self._bins)
+                if activation is None
+                else tensor_statistics.histogram(outputs, activation.entry.histogram_range, self._bins)
+            )
+        self.by_index[use.index]["act"] = statistics
 
 
 def probe_module(
@@ -135,6 +144,7 @@ def probe_module(
     y: Tensor | None = None,
     loss: Loss | None = None,
     chance: float | None = None,
+    bins: int | None = None,
 ) -> ModuleProbe:
     """Run one forward and backward pass of a module and measure every layer.
 
@@ -148,13 +158,16 @@ def probe_module(
         loss: A function `loss(output)`, or `loss(output, y)` if y is given, that returns a mean over the
             batch; see `loss_of` for the argument that it gets and for the default.
         chance: The loss of a net that knows nothing, if it cannot be determined automatically.
+        bins: The number of bins of the histograms of activations, pre-activations and gradients; None for no
+            histograms.
 
     Raises:
         UsageError: If the module cannot process the batch.
     """
     with torch.inference_mode(False):  # inference mode computes no gradients
         module = unwrap_module(module)
-        return _probe(module, _ProbeTask(_to_module_dtype(module, as_inputs(batch)), y, loss, chance))
+        task = _ProbeTask(_to_module_dtype(module, as_inputs(batch)), y, loss, chance)
+        return _probe(module, task, bins)
 
 
 def _to_module_dtype(module: nn.Module, inputs: ModelInputs) -> ModelInputs:
@@ -188,11 +201,11 @@ class _ProbeTask:
             raise UsageError(f"{self.inputs.prefix}{error}") from error
 
 
-def _probe(module: nn.Module, task: _ProbeTask) -> ModuleProbe:
+def _probe(module: nn.Module, task: _ProbeTask, bins: int | None) -> ModuleProbe:
     _check_module(module, task.inputs)
     parameters = {name: _copy(p) for name, p in module.named_parameters()}
     buffers = {name: b.detach().clone() for name, b in module.named_buffers()}
-    records = _RecordCollector(len(task.x))
+    records = _RecordCollector(len(task.x), bins)
     tracer = Tracer({id(p): name for name, p in parameters.items()}, records)
     inputs = task.inputs.mapped(lambda x: x.detach().clone())
 

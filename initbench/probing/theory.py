@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from initbench.models.fans import shape_of
 from initbench.models.init_weights import InitOptions, LayerRule, rule_for_layer
 from initbench.models.network import Network, WeightLayer, has_maps
+from initbench.probing.network_probe import MAP_SAMPLES
 from initbench.probing.tensor_statistics import correlation
 from initbench.probing.wide_limit import predict_wide_limit, why_no_bands, why_unpredictable
 from initbench.theory.fixed_points import FixedPoint, fixed_point
@@ -32,12 +34,19 @@ class TheoryPrediction:
     """Predictions for the weight layers in order, head included."""
 
     layers: list[LayerPrediction]
-    fixed: FixedPoint | None
-    """Fixed point of layers like the last hidden one; None without hidden layers or a prediction."""
-    reason: str | None
+    reason: str | None = None
     """Reason why there is no prediction, as text."""
     no_band: str | None = None
     """Reason why there are values but no bands, as text."""
+    last_hidden: TheoryLayer | None = None
+    """The last hidden layer of a plain stack."""
+
+    @cached_property
+    def fixed(self) -> FixedPoint | None:
+        """Fixed point of layers like the last hidden one; None without hidden layers or a prediction."""
+        if self.last_hidden is None or not self.hidden_q:
+            return None
+        return fixed_point(self.last_hidden, start=self.hidden_q[-1])
 
     @property
     def hidden_q(self) -> list[float]:
@@ -46,16 +55,22 @@ class TheoryPrediction:
 
 
 def predict_network(network: Network, init: InitOptions, norm: str, x: Tensor) -> TheoryPrediction:
-    """Return the theoretical predictions for the untrained net and the batch x (B, …)."""
+    """Return the theoretical predictions for the untrained net and the probe batch x (B, …).
+
+    They depend on the config and the batch, but not on the weights. As in a probe, nets with maps see the
+    first MAP_SAMPLES samples only.
+    """
     weighted = network.weight_layers()
+    if has_maps(weighted):
+        x = x[:MAP_SAMPLES]
     norm = norm if len(weighted) > 1 else "none"  # a head has none
     if why_no_prediction(network, init, norm) is None:
         return _predict_stack(theory_layers(network, init), x)
     reason = why_unpredictable(network, init, norm, len(x)) or _why_not_independent(network, init)
     if reason is not None:
         return no_prediction(len(weighted), reason)
-    predicted = predict_wide_limit(network, theory_layers(network, init), x)
-    return TheoryPrediction(predicted, None, None, no_band=why_no_bands(network))
+    predicted = predict_wide_limit(network, theory_layers(network, init), norm, x)
+    return TheoryPrediction(predicted, no_band=why_no_bands(network))
 
 
 def predict_module(nets: Sequence[Sequence[WeightUse]], x: Tensor) -> TheoryPrediction:
@@ -73,14 +88,12 @@ def predict_module(nets: Sequence[Sequence[WeightUse]], x: Tensor) -> TheoryPred
 
 def no_prediction(layers: int, reason: str) -> TheoryPrediction:
     """Return the result for a net of `layers` weight layers that theory does not predict, with the reason."""
-    return TheoryPrediction([LayerPrediction() for _ in range(layers)], None, reason)
+    return TheoryPrediction([LayerPrediction() for _ in range(layers)], reason)
 
 
 def _predict_stack(layers: list[TheoryLayer], x: Tensor) -> TheoryPrediction:
     predicted = propagate(layers, input_statistics(x))
-    hidden = [layer.wide_q for layer in predicted[:-1] if layer.wide_q is not None]
-    fixed = fixed_point(layers[-2], start=hidden[-1]) if hidden else None
-    return TheoryPrediction(predicted, fixed, None)
+    return TheoryPrediction(predicted, last_hidden=layers[-2] if len(layers) > 1 else None)
 
 
 def why_no_prediction(network: Network, init: InitOptions, norm: str) -> str | None:

@@ -54,24 +54,29 @@ def plot_curves(
     title: str,
     *,
     width: int,
+    height: int = HEIGHT,
+    right: float = 1.0,
     may_be_log: bool = False,
+    log_note: str = ", logarithmic",
     ascii_only: bool = False,
 ) -> list[str]:
     """Return a plot of 1 to MAX_CURVES curves with axes; no line is longer than `width` (at least 30).
 
     Each curve consists of finite points with increasing x ≥ 0. With `may_be_log`, the y-axis is logarithmic
-    if all values are positive and span a factor of at least 30. Markers are staggered, so that curves that
-    coincide show alternately.
+    if all values are positive and span a factor of at least 30; `log_note` then ends the title. Markers are
+    staggered, so that curves that coincide show alternately. The plot has `height` rows, and its x-axis
+    reaches at least to `right`.
     """
     assert 0 < len(curves) <= MAX_CURVES
     curves = [[(x, min(max(y, -_HIGHEST), _HIGHEST)) for x, y in curve] for curve in curves]
-    frame = _frame([point for curve in curves for point in curve], width, may_be_log)
+    points = [point for curve in curves for point in curve]
+    frame = _frame(points, (width, height), right, may_be_log=may_be_log)
     canvas = _canvas(curves, frame, ascii_only)
     labels = dict(_y_labels(frame))
     edge, corner, line = ("|", "+", "-") if ascii_only else ("│", "└", "─")
     lines = [f"{labels.get(row, ''):>{_LABEL}} {edge}{''.join(canvas[row])}" for row in range(frame.height)]
     ticks = _x_labels(frame)
-    scale = ", logarithmic" if frame.log else ""
+    scale = log_note if frame.log else ""
     return [
         f"{'':{_LABEL}} {title}{scale}",
         *(text_line.rstrip() for text_line in lines),
@@ -80,19 +85,19 @@ def plot_curves(
     ]
 
 
-def _frame(points: Sequence[Point], width: int, may_be_log: bool) -> Frame:
-    values = [y for _, y in points]
+def _frame(points: Sequence[Point], size: tuple[int, int], right: float, *, may_be_log: bool) -> Frame:
+    (width, height), values = size, [y for _, y in points]
     low, high = min(values), max(values)
     across = max(20, width - _LABEL - 2)
-    right = max(1.0, *(x for x, _ in points))
+    right = max(right, *(x for x, _ in points))
     if may_be_log and low > 1.0 / _HIGHEST and high / low >= _LOG_FROM:
         bottom, top = 10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high))
-        return Frame(right, bottom, top, True, across)
+        return Frame(right, bottom, top, True, across, height)
     if low == high:
         low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)
     step = round_step((high - low) / 5)
     bottom, top = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
-    return Frame(right, bottom, top, False, across)
+    return Frame(right, bottom, top, False, across, height)
 
 
 def _canvas(curves: Sequence[Sequence[Point]], frame: Frame, ascii_only: bool) -> list[list[str]]:

@@ -81,7 +81,11 @@ def probed_at_both_ends(runs: Sequence[StoredRun]) -> list[StoredRun]:
 
 def layers_at(runs: Sequence[StoredRun], when: str) -> list[LayerView]:
     """Return the layers at `when` ("init" or "end"); empty if no run was probed then."""
-    snapshots = [s for run in runs if (s := snapshot_at(run, when))]
+    return layer_views([s for run in runs if (s := snapshot_at(run, when))])
+
+
+def layer_views(snapshots: Sequence[dict[str, Any]]) -> list[LayerView]:
+    """Return the layers of snapshots of one net, averaged over the snapshots; empty without any."""
     if not snapshots:
         return []
     depth = len(snapshots[0]["layers"])

@@ -26,7 +26,7 @@ _MARKS = {
     "dead": "d",
     "symmetric": "=",
 }
-_WORDS = {
+FINDING_WORDS = {
     HEALTHY: "healthy",
     "v": "vanishing",
     "x": "exploding",
@@ -54,12 +54,18 @@ def map_document(result: TrainabilityMap) -> dict[str, Any]:
         "seeds": list(config.seed_list),
         "samples": result.samples,
         "axes": {"sigma_w": list(result.axes.sigma_w), "depth": list(result.axes.depth)},
-        "points": [{**vars(point), "diagnosis": list(point.diagnosis)} for point in result.points],
+        "points": [_point_document(point) for point in result.points],
         "theory": [{"sigma_w": sigma_w, **vars(scale)} for sigma_w, scale in scales],
         "critical_sigma_w": result.critical,
         "no_prediction": result.reason,
         "train": None if bar is None else {**vars(bar), "learned_above": bar.accuracy},
     }
+
+
+def _point_document(point: MapPoint) -> dict[str, Any]:
+    document = {**vars(point), "diagnosis": list(point.diagnosis)}
+    del document["profile"]  # only reports show it
+    return document
 
 
 def map_json(result: TrainabilityMap) -> str:
@@ -71,11 +77,19 @@ def print_map(console: Console, result: TrainabilityMap) -> None:
     """Print heading, plot and legend; a narrow console shows only every second (third, …) column."""
     ascii_only = console.options.ascii_only
     picture = _MapPlot(result, max(_CELL, console.width - _LABEL), ascii_only=ascii_only)
-    parts = [_heading(result), Text(""), *picture.lines(), Text(""), *_legend(result, picture.both), Text("")]
+    parts = [
+        map_heading(result),
+        Text(""),
+        *picture.lines(),
+        Text(""),
+        *_legend(result, picture.both),
+        Text(""),
+    ]
     print_uncut(console, Group(*parts))
 
 
-def _heading(result: TrainabilityMap) -> Text:
+def map_heading(result: TrainabilityMap) -> Text:
+    """Return one line that says what was mapped."""
     config, depth = result.config, result.axes.depth
     model = config.model
     width = getattr(model, "width", None)
@@ -179,7 +193,7 @@ def _line(label: str, rest: str) -> Text:
 
 def _legend(result: TrainabilityMap, both: str) -> list[Text]:
     counts = Counter(map(mark_of, result.points))
-    marks = [f"{mark} {word} {counts[mark]:,}" for mark, word in _WORDS.items() if counts[mark]]
+    marks = [f"{mark} {word} {counts[mark]:,}" for mark, word in FINDING_WORDS.items() if counts[mark]]
     lines = _theory_legend(result.theory, result.reason, result.critical)
     bar = result.bar
     if bar is not None:

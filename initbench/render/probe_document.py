@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from initbench.analysis.stats.summary import Summary, summarise
 from initbench.diagnostics.survey import Survey, SurveyedLayer
 from initbench.store import strict_json
-from initbench.theory.types import LayerPrediction, PredictedStatistic, gaussian_band, q_band
+from initbench.theory.bands import STATISTICS, PredictedStatistic
+from initbench.theory.types import LayerPrediction
 from initbench.trace.weight_use import WeightUse
 
 SCHEMA = "initbench.probe/1"
-STATISTICS = ("q", "act_mean", "act_std", "zero_fraction", "saturated_fraction", "grad_ratio")
 
 
 @dataclass(frozen=True)
@@ -40,17 +41,8 @@ def survey_rows(survey: Survey) -> list[SurveyRow]:
 
 def _row(layer: SurveyedLayer, predicted: LayerPrediction, nets: int) -> SurveyRow:
     measured = {name: summarise([net[name] for net in layer.measured]) for name in STATISTICS}
-    statistics = predicted.statistics
-    bands = {
-        name: gaussian_band(statistics[name], nets)
-        for name in STATISTICS
-        if name in statistics and predicted.trusted
-    }
-    if not predicted.backward_trusted:
-        bands.pop("grad_ratio", None)
-    if "q" in bands:
-        bands["q"] = q_band(statistics["q"], nets)
-    return SurveyRow(layer, statistics, measured, bands)
+    bands = {name: band for name in STATISTICS if (band := predicted.band(name, nets)) is not None}
+    return SurveyRow(layer, predicted.statistics, measured, bands)
 
 
 def survey_document(survey: Survey) -> dict[str, Any]:
@@ -82,6 +74,11 @@ def survey_document(survey: Survey) -> dict[str, Any]:
 def survey_json(survey: Survey) -> str:
     """Return the document as strict JSON."""
     return strict_json.dumps(survey_document(survey))
+
+
+def surveys_json(surveys: Sequence[Survey]) -> str:
+    """Return the documents of several surveys as strict JSON."""
+    return strict_json.dumps({"schema": SCHEMA, "probes": [survey_document(survey) for survey in surveys]})
 
 
 def _subject(survey: Survey) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
@@ -41,16 +41,15 @@ def print_survey(console: Console, survey: Survey, *, all_layers: bool) -> None:
     For modules of the user, the table also describes the layers, and the loss is printed.
     """
     is_module = survey.experiment is None
+    grid = layers_table(survey, all_layers=all_layers)
     parts: list[RenderableType] = [
         survey_heading(survey),
         Text(""),
-        layers_table(
-            survey, all_layers, console.width, list(map(_kind_of, survey.trace.uses)) if is_module else ()
-        ),
+        grid.fitting(console.width, [name for name in _EXPENDABLE if name in grid.headings]).table(),
         Text(""),
         *theory_lines(survey),
-        *([labelled_line("Loss", _loss_sentence(survey))] if is_module else []),
-        *_labelled_lines("Not traced", _unseen(survey)),
+        *([labelled_line("Loss", loss_sentence(survey))] if is_module else []),
+        *_labelled_lines("Not traced", unseen_sentences(survey)),
         *diagnosis_lines(survey),
         Text(""),
     ]
@@ -99,11 +98,12 @@ def _experiment_parts(experiment: SurveyedExperiment) -> list[str]:
     ]
 
 
-def layers_table(survey: Survey, all_layers: bool, width: int, kinds: Sequence[str] = ()) -> RenderableType:
+def layers_table(survey: Survey, *, all_layers: bool) -> TextTable:
     """Return a table of predictions and measurements with a row for each layer.
 
-    `kinds` holds a description of each layer for an extra column; empty for none.
+    For modules of the user, an extra column describes the layers.
     """
+    kinds = list(map(_kind_of, survey.trace.uses)) if survey.experiment is None else []
     rows = data.survey_rows(survey)
     saturates = any(row.measured["saturated_fraction"].mean is not None for row in rows)
     share, kind = ("saturated_fraction", "saturated") if saturates else ("zero_fraction", "zeros")
@@ -122,7 +122,7 @@ def layers_table(survey: Survey, all_layers: bool, width: int, kinds: Sequence[s
         grid = grid.without([*(h for h in headings if h.endswith("theory")), "in band"])
     if survey.expected.no_band is not None:
         grid = grid.without(["in band"])
-    return grid.fitting(width, [heading for heading in _EXPENDABLE if heading in grid.headings]).table()
+    return grid
 
 
 def _cells(row: data.SurveyRow, share: str, *, is_head: bool) -> list[str]:
@@ -157,15 +157,20 @@ def _spread(summary: Summary) -> str:
 
 
 def theory_lines(survey: Survey) -> list[Text]:
+    """Return the sentences on theory as lines of text, the first with a label."""
+    return list(_labelled_lines("Theory", theory_sentences(survey)))
+
+
+def theory_sentences(survey: Survey) -> list[str]:
     """Return fixed point, χ and depth scales, then the number of layers in their bands.
 
     Without a prediction, return the reason.
     """
     fixed, reason, no_band = survey.expected.fixed, survey.expected.reason, survey.expected.no_band
     if no_band is not None:
-        return [labelled_line("Theory", f"values of infinitely wide nets; no band: {no_band}.")]
+        return [f"values of infinitely wide nets; no band: {no_band}."]
     if fixed is None:
-        return [labelled_line("Theory", f"no prediction: {reason or 'there is no hidden layer'}.")]
+        return [f"no prediction: {reason or 'there is no hidden layer'}."]
     star = "every q is a fixed point" if fixed.q_star is None else f"q* = {text.format_number(fixed.q_star)}"
     if data.chi_at(survey) == "q_star" and fixed.chi_parallel > 1.0 + UNSTABLE:
         star += ", unstable"
@@ -182,7 +187,7 @@ def theory_lines(survey: Survey) -> list[Text]:
         verdict += (
             f"; {unknown} not compared (a single net deviates by more than half of q, or q is not finite)"
         )
-    return [labelled_line("Theory", sentence), labelled_line("", f"{verdict}.")]
+    return [sentence, f"{verdict}."]
 
 
 def labelled_line(label: str, sentence: str) -> Text:
@@ -194,7 +199,7 @@ def _scale(layers: float) -> str:
     return "∞" if math.isinf(layers) else f"{layers:.1f} layers"
 
 
-def _loss_sentence(survey: Survey) -> str:
+def loss_sentence(survey: Survey) -> str:
     """Return the loss before training, and for comparison its value if all classes are equally likely."""
     measured = f"{survey.loss_value:.3f} ({survey.loss})"
     chance = survey.loss_at_chance
@@ -203,7 +208,8 @@ def _loss_sentence(survey: Survey) -> str:
     )
 
 
-def _unseen(survey: Survey) -> Iterator[str]:
+def unseen_sentences(survey: Survey) -> Iterator[str]:
+    """Yield a sentence for each parameter that was not traced, with the reason, up to a limit."""
     unseen = survey.trace.unseen
     for name, why in list(unseen.items())[:_MAX_UNSEEN]:
         yield f"{name}: {why}."

@@ -225,7 +225,7 @@ def shift_table(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> R
     grid = TextTable(["Covariate shift", *_COLUMNS, *_FROM_INIT], left_aligned=("Covariate shift",))
     for i in layers_to_show(len(layers), everything=all_layers):
         is_head = i == len(layers) - 1
-        cells = [text.format_share(_mean(measured, i, name)) for name in _COLUMNS.values()]
+        cells = [text.format_share(mean_shift(measured, i, name)) for name in _COLUMNS.values()]
         last = [text.format_share(_last(measured, i, name)) for name in _FROM_INIT.values()]
         name = f"{'head' if is_head else 'layer'} {layers[i]['index']}"
         grid.add([name, *cells, *last], "dim" if is_head else None)
@@ -239,8 +239,8 @@ def shift_table(runs: Sequence[StoredRun], *, all_layers: bool, width: int) -> R
     return Group(grid.fitting(width, expendable=list(_FROM_INIT)).table(), Text(legend, style="dim"))
 
 
-def _mean(runs: Sequence[StoredRun], layer: int, name: str) -> float | None:
-    """Return the mean over runs of the mean over the updates of each run."""
+def mean_shift(runs: Sequence[StoredRun], layer: int, name: str) -> float | None:
+    """Return the mean over runs of the mean over the updates of each run, for the layer at a position."""
     means = [
         summarise([parse_number_or_none(entry["layers"][layer][name]) for entry in run.shifts]).mean
         for run in runs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -90,15 +90,9 @@ def render_heading(runs: Sequence[StoredRun]) -> Text:
     """Return one line that says what was run."""
     record = runs[0].record
     config = record["config"]
-    model, norm = config["model"], _name(config["model"]["norm"])
-    size = f"{model['depth']} × {model['width']}" if "depth" in model else str(model.get("model", ""))
-    shape = f"{model['family']} {size}".rstrip()
     used, asked = record["dataset"], record["dataset_requested"]
     parts = [
-        shape,
-        _name(model["activation"]),
-        "no norm" if norm == "none" else f"{norm} norm",
-        _name(config["init"]["scheme"]),
+        *net_words(config),
         text.dataset_used(used, asked),
         *condition_words(config.get("data", {})),
         text.plural(len(runs), "seed"),
@@ -109,6 +103,18 @@ def render_heading(runs: Sequence[StoredRun]) -> Text:
     line = Text(text.one_line(record["experiment"]), style="bold")
     line.append("   " + text.one_line(" · ".join(parts)), style="not bold")
     return line
+
+
+def net_words(config: Mapping[str, Any]) -> list[str]:
+    """Return four terms that describe the net of a stored config: shape, activation, norm and init."""
+    model, norm = config["model"], _name(config["model"]["norm"])
+    size = f"{model['depth']} × {model['width']}" if "depth" in model else str(model.get("model", ""))
+    return [
+        f"{model['family']} {size}".rstrip(),
+        _name(model["activation"]),
+        "no norm" if norm == "none" else f"{norm} norm",
+        _name(config["init"]["scheme"]),
+    ]
 
 
 def _name(choice: Any) -> str:

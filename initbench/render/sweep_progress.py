@@ -15,7 +15,6 @@ from rich.text import Text
 
 from initbench.config.schema import ExperimentConfig
 from initbench.render import text
-from initbench.render.sweep_tables import format_duration
 from initbench.runner.recorder import Cohort
 from initbench.train.events import Advanced, Diagnosed, Evaluated, Pretrained, RunEvent, RunFailed
 
@@ -168,9 +167,8 @@ class SweepDisplay:
         remaining = self._total - self._stored - self.done - begun
         if self._made <= 0.0 or remaining <= 0.0:
             return ""
-        return (
-            f"{prefix}about {format_duration((time.monotonic() - self._begin) / self._made * remaining)} left"
-        )
+        seconds = (time.monotonic() - self._begin) / self._made * remaining
+        return f"{prefix}about {text.format_duration(seconds)} left"
 
     def _refresh(self) -> None:
         if self._live is not None and time.monotonic() - self._last >= _REFRESH_SECONDS:
@@ -212,4 +210,6 @@ class SweepDisplay:
         if done:
             seconds = time.monotonic() - self._begin
             counted = ", ".join(f"{n:,} {status}" for status, n in self._counts.items())
-            self.say(f"{self._name}: {counted} in {format_duration(seconds)}, {done / seconds:.2f} runs/s")
+            self.say(
+                f"{self._name}: {counted} in {text.format_duration(seconds)}, {done / seconds:.2f} runs/s"
+            )

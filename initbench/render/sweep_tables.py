@@ -75,7 +75,7 @@ def plan_lines(result: SweepResult, ahead: Forecast) -> Iterator[str]:
         how = f"estimated from {'a few updates' if is_timed else 'earlier runs of similar nets'}"
         workers = text.plural(ahead.workers, "worker")
         memory = f"{ahead.bytes / _GB:.1f} GB of memory each"
-        yield f"about {format_duration(ahead.seconds)} with {workers}, {how}; {memory}"
+        yield f"about {text.format_duration(ahead.seconds)} with {workers}, {how}; {memory}"
     else:
         yield f"{what}: all stored"
     yield from skipped_points(result.study)
@@ -99,13 +99,6 @@ def failure_lines(failed: Sequence[RunSummary]) -> list[str]:
     if any(run.status == "failed" for run in failed):
         lines.append("`initbench show RUN` prints the full traceback; --retry failed retrains them")
     return lines
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration such as `45 s`, `12 min` or `3.4 h`."""
-    if seconds < 90.0:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60.0:.0f} min" if seconds < 5400.0 else f"{seconds / 3600.0:.1f} h"
 
 
 def _complete(result: SweepResult, run_ids: Sequence[str]) -> int:

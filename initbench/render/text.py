@@ -47,6 +47,13 @@ def format_percent(value: float | None, decimals: int = 0) -> str:
     return f"{100 * value:.{decimals}f}"
 
 
+def format_duration(seconds: float) -> str:
+    """Return a duration such as `45 s`, `12 min` or `3.4 h`."""
+    if seconds < 90.0:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60.0:.0f} min" if seconds < 5400.0 else f"{seconds / 3600.0:.1f} h"
+
+
 def transition(first: str, last: str) -> str:
     """Return `first → last`, or one of them if they are the same text."""
     return first if first == last else f"{first} → {last}"
@@ -114,6 +121,35 @@ def sparkline(counts: Sequence[float], cells: int = 8, *, ascii_only: bool = Fal
     if top == 0:
         return ("-" if ascii_only else DASH) * cells
     return "".join(blocks[math.ceil(count / top * len(blocks)) - 1 if count else 0] for count in merged)
+
+
+def value_bars(
+    values: Sequence[float | None], *, is_log: bool = False, is_share: bool = False, ascii_only: bool = False
+) -> str:
+    """Return one block or ASCII character per value, the higher, the larger.
+
+    The scale of shares ends at 1, any other scale at the largest value; a logarithmic scale starts at the
+    smallest positive value. `0` stands for 0 and below, `!` for a value that is not finite, a space for None.
+    """
+    blocks = _ASCII_BLOCKS if ascii_only else _BLOCKS
+    finite = [value for value in values if value is not None and 0.0 < value < math.inf]
+    low, high = (min(finite), max(finite)) if finite else (1.0, 1.0)
+    return "".join(_value_bar(value, low, 1.0 if is_share else high, is_log, blocks) for value in values)
+
+
+def _value_bar(value: float | None, low: float, high: float, is_log: bool, blocks: str) -> str:
+    if value is None:
+        return " "
+    if not math.isfinite(value):
+        return "!"
+    if value <= 0.0:
+        return "0"
+    if is_log:
+        span = math.log(high) - math.log(low)
+        share = 1.0 if span == 0.0 else (math.log(value) - math.log(low)) / span
+    else:
+        share = value / high
+    return blocks[min(len(blocks) - 1, int(share * len(blocks)))]
 
 
 def one_line(words: str) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from initbench.errors import MissingExtraError
 from initbench.render.compare.csv_long import plain_cell
-from initbench.report.theme import vega_config
+from initbench.report.legend import with_row_legend, without_row_legends
+from initbench.report.theme import text_width, vega_config
 
 Spec = dict[str, Any]
 Size = Literal["half", "full"]
@@ -20,6 +22,8 @@ SIZES: dict[Size, int] = {"half": 460, "full": 940}
 """Width in pixels of figures on a page, before a script fits them to the window."""
 TABLE = "table"
 """Name of the data set of a figure in its specification."""
+_GEOMETRY = re.compile(r' (?:d|transform)="[^"]*"')
+_LONG_FRACTION = re.compile(r"(\.\d\d)\d+(?![\de])")
 DIGITS = 6
 """Significant digits of the numbers in a figure."""
 
@@ -46,8 +50,21 @@ class ReportFigure:
     size: Size = "half"
     log_channels: Sequence[str] = ()
     """Encoding channels, such as `y`, that readers can switch between a logarithmic and a linear axis."""
+    named_rows: Sequence[str] = ()
+    """Rows whose names the figure contains, so that it needs no legend if there is space for them."""
+    name_space: float = 0.0
+    """Width for such a name, as a share of that of the figure."""
     notes: Sequence[str] = ()
     """What the figure leaves out, and why."""
+    is_comparison: bool = False
+    """Whether the figure shows differences from the baseline of the comparison."""
+    hint: str = ""
+    """What a reader of a page can do with the figure."""
+
+    @property
+    def parameter_names(self) -> list[str]:
+        """Names of the parameters of the specification."""
+        return [parameter["name"] for parameter in self.spec.get("params", ())]
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the data row by row."""
@@ -60,7 +77,7 @@ class ReportFigure:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self.columns)
         for values in zip(*self.columns.values(), strict=True):
-            writer.writerow([plain_cell(value) for value in values])
+            writer.writerow([_csv_cell(value) for value in values])
         return text.getvalue()
 
     def complete_spec(
@@ -70,19 +87,41 @@ class ReportFigure:
 
         Args:
             width: Width in pixels; that of `size` if None.
-            legend: Whether the figure has a legend.
+            legend: Whether the figure has a legend of its own, unless it names the rows itself.
             font_size: Size of labels in pixels.
         """
         width = SIZES[self.size] if width is None else width
+        spec = self.spec
+        if legend:
+            space = self.name_space * width
+            fits = bool(self.named_rows) and all(
+                text_width(name, 1.1 * font_size) < space for name in self.named_rows
+            )
+            only = self.named_rows
+            spec = without_row_legends(spec) if fits else with_row_legend(spec, width, font_size, only)
         return {
             "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
             "autosize": {"type": "fit", "contains": "padding"},
-            **self.spec,
+            **spec,
             "datasets": {TABLE: list(self.rows())},
             "data": {"name": TABLE},
             "config": vega_config(legend=legend, font_size=font_size),
             "width": width,
         }
+
+
+def _csv_cell(value: Any) -> Any:
+    """Return a cell of a CSV file, as the script of a page writes it too.
+
+    Whole numbers have no fraction, lists are separated by spaces, and booleans are those of JSON.
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return " ".join(str(_csv_cell(each)) for each in value)
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e16:
+        return int(value)
+    return plain_cell(value)
 
 
 def rounded(value: float | None) -> float | None:
@@ -99,7 +138,29 @@ def columns_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[
 
 def to_svg(figure: ReportFigure, **options: Any) -> str:
     """Return the figure as an SVG document; the options are those of `ReportFigure.complete_spec`."""
-    return str(vl_convert().vegalite_to_svg(figure.complete_spec(**options)))
+    return draw_svg(figure.complete_spec(**options), figure.key)
+
+
+def draw_svg(spec: Spec, prefix: str) -> str:
+    """Return the picture of a complete specification as an SVG document.
+
+    Vega numbers clip paths and gradients across all pictures of a process. They get names that depend on
+    the picture alone, and that start with `prefix`, so that one page can contain several pictures.
+    """
+    svg = str(vl_convert().vegalite_to_svg(spec))
+    names = dict.fromkeys(re.findall(r'\bid="((?:clip|gradient_)\d+)"', svg))
+    numbers = {name: f"{prefix}-{number}" for number, name in enumerate(names)}
+    with_ids = re.sub(
+        r'(\bid="|url\(#|href="#)((?:clip|gradient_)\d+)',
+        lambda match: match[1] + numbers.get(match[2], match[2]),
+        svg,
+    )
+    return _GEOMETRY.sub(_rounded_geometry, with_ids.replace(' aria-hidden="true"', ""))
+
+
+def _rounded_geometry(attribute: re.Match[str]) -> str:
+    """Return an attribute with coordinates of two decimals; Vega writes up to 17 digits of each."""
+    return _LONG_FRACTION.sub(r"\1", attribute[0])
 
 
 def to_png(figure: ReportFigure, *, scale: float = 2.0, **options: Any) -> bytes:

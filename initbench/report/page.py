@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -13,10 +14,15 @@ from typing import Any
 from initbench import __version__
 from initbench.errors import MissingExtraError
 from initbench.report.figure import TABLE, ReportFigure, to_svg, vl_convert
+from initbench.report.panels import MAX_PANELS, PLACES
+from initbench.report.parameters import AT_STEP, STEP
 from initbench.report.theme import RowStyle, vega_config
 
 MAX_TABLE_ROWS = 200
 """Rows of the table behind a figure that the page contains; the CSV file has all."""
+
+MANY_ROWS = 10
+"""Number of rows beyond which the legend has a search field and buttons for all rows."""
 
 _EMBED = "window.initbenchVega = {vegaEmbed, vega};"
 
@@ -28,6 +34,22 @@ class HtmlTable:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
+    targets: Sequence[str] = ()
+    """For each row the key of the text that its first cell links to; none if empty."""
+    title: str = ""
+    """Heading above the table; none if empty."""
+
+
+@dataclass(frozen=True)
+class FoldedText:
+    """A text below a line that unfolds it."""
+
+    summary: str
+    text: str
+    key: str = ""
+    """Name in links to the text."""
+    is_code: bool = False
+    """Whether line breaks and spaces of the text are kept."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +59,9 @@ class ReportSection:
     key: str
     title: str
     paragraphs: Sequence[str] = ()
+    folds: Sequence[FoldedText] = ()
     tables: Sequence[HtmlTable] = ()
     figures: Sequence[ReportFigure] = ()
-    is_open: bool = True
-    """Whether the section is unfolded at first."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +83,12 @@ class ReportPage:
     footer: Sequence[str] = field(default_factory=list)
 
 
+def require_packages() -> None:
+    """Raise MissingExtraError if the packages of the extra `report` are not installed."""
+    _environment()
+    vl_convert()
+
+
 def render_page(page: ReportPage) -> str:
     """Return the page as HTML.
 
@@ -79,6 +106,7 @@ def render_page(page: ReportPage) -> str:
             data={figure.key: _figure_data(figure) for figure in figures},
             figure_rows=_table_rows,
             max_rows=MAX_TABLE_ROWS,
+            many_rows=MANY_ROWS,
             style=_asset("report.css"),
             script=_asset("report.js"),
             library=_library(),
@@ -114,22 +142,46 @@ def _library() -> str:
 
 def _inline_svg(figure: ReportFigure) -> str:
     """Return the figure as an SVG element that scales with the page and that screen readers can name."""
-    svg = to_svg(figure, legend=False)
+    svg = to_svg(_first_view(figure), legend=False)
     start = svg.index("<svg")
     return svg[start:].replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
+
+
+def _first_view(figure: ReportFigure) -> ReportFigure:
+    """Return the figure with only the data that it shows at first, which takes far less time to draw."""
+    transforms = figure.spec.get("transform", ())
+    indices: Sequence[int] = range(len(next(iter(figure.columns.values()), [])))
+    if AT_STEP in transforms:
+        starts, ends = figure.columns["step"], figure.columns["until"]
+        indices = [i for i in indices if starts[i] <= STEP["value"] < ends[i]]
+    if all(step in transforms for step in PLACES):
+        orders = figure.columns["order"]
+        drawn = sorted({orders[i] for i in indices})[:MAX_PANELS]
+        indices = [i for i in indices if orders[i] in drawn]
+    columns = {name: [values[i] for i in indices] for name, values in figure.columns.items()}
+    return replace(figure, columns=columns)
 
 
 def _figure_data(figure: ReportFigure) -> str:
     """Return what the script needs to draw the figure: its data by column, and its specification."""
     return _json(
         {
-            "columns": figure.columns,
+            "columns": {name: _packed(values) for name, values in figure.columns.items()},
             "spec": figure.spec,
             "log": list(figure.log_channels),
             "key": figure.key,
             "title": figure.title,
         }
     )
+
+
+def _packed(values: list[Any]) -> list[Any] | dict[str, list[Any]]:
+    """Return a column, or its runs of equal values as `{"values": …, "counts": …}` if they are fewer."""
+    counts, firsts = [], []
+    for value, run in itertools.groupby(values):
+        firsts.append(value)
+        counts.append(sum(1 for _ in run))
+    return {"values": firsts, "counts": counts} if len(counts) < len(values) / 2 else values
 
 
 def _json(value: Any) -> str:

@@ -17,6 +17,8 @@ LAYER: dict[str, Any] = {"name": "layer", "value": None}
 """Number of the selected layer, or null."""
 STEP: dict[str, Any] = {"name": "step", "value": 0}
 """Step whose layers are drawn."""
+POINT: dict[str, Any] = {"name": "point", "value": None}
+"""Number of the selected point of a map, or null."""
 
 HIDE_ROWS: dict[str, Any] = {"filter": "indexof(hidden, datum.row) < 0"}
 """Removes the hidden rows."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
+from initbench.analysis.load_runs import garbage_collection_off
 from initbench.analysis.run_summary import RunSummary
 from initbench.analysis.tables import Row, build_tables
 from initbench.errors import UsageError
 from initbench.render.compare.analysed_table import AnalysedTable, analyse
 from initbench.render.compare.display_options import View
 from initbench.render.compare.titles import distinguishing_terms
+from initbench.render.run_tables import net_words
 from initbench.render.text import evenly_spaced, one_line, plural
 from initbench.report.theme import RowStyle, row_style
 from initbench.store.store import Store, StoredRun
@@ -21,8 +23,16 @@ MAX_RUNS_READ = 60
 """Number of runs up to which the layers of every seed are read; of more runs, one seed of each row."""
 MAX_MOMENTS = 9
 """Largest number of probes of a run that a report shows, the first and the last included."""
+MAX_ROWS_DESCRIBED = 8
+"""Largest number of rows whose nets a sentence describes one by one."""
 
 Layer = dict[str, Any]
+"""Record of a weight layer in a probe, with the keys of layers.jsonl.
+
+Figures read `index`, the statistics and the `histogram` of `pre`, `act` (None for the head) and `grad`, and
+`theory`: what theory predicts for the untrained net, as `LayerPrediction.as_data` returns it and functions
+of `theory.bands` read it. Layers without a prediction and later probes do not have this key.
+"""
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,46 @@ class Moment:
     """Step of the next probe that is shown, up to which this one stands for the state of the net."""
     layers: list[list[Layer]]
     """The weight layers of each run, head included."""
+
+
+class LayerRow(Protocol):
+    """A row whose layers figures show: runs of a comparison, or untrained nets of one kind."""
+
+    @property
+    def name(self) -> str:
+        """Name of the row in the report."""
+
+    @property
+    def style(self) -> RowStyle:
+        """Style of the row in all figures."""
+
+    @property
+    def activation(self) -> str | None:
+        """Name of the activation of the hidden layers; None if it is unknown."""
+
+    @property
+    def moments(self) -> Sequence[Moment]:
+        """The probes, in order of their steps."""
+
+
+class LayerReport(Protocol):
+    """Rows whose layers figures show."""
+
+    @property
+    def rows(self) -> Sequence[LayerRow]:
+        """The rows, in the order of their styles."""
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the rows."""
+
+    @property
+    def styles(self) -> list[RowStyle]:
+        """Styles of the rows."""
+
+    @property
+    def provenance(self) -> str:
+        """Description of the data and the nets, for captions."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +102,14 @@ class ReportRow:
     def summaries(self) -> Sequence[RunSummary]:
         """Summaries of all runs of the row."""
         return self.row.group.runs
+
+    @property
+    def activation(self) -> str | None:
+        """Name of the activation in the config of the first run."""
+        if not self.runs:
+            return None
+        choice = self.runs[0].record["config"]["model"]["activation"]
+        return str(choice if isinstance(choice, str) else choice["name"])
 
     @cached_property
     def moments(self) -> list[Moment]:
@@ -87,6 +145,12 @@ class ReportRuns:
         return [row.style for row in self.rows]
 
     @property
+    def baseline(self) -> str:
+        """Name of the baseline's row; empty without one, or with one for each of several tables."""
+        names = [row.name for row in self.rows if row.row is row.table.baseline]
+        return names[0] if len(names) == 1 else ""
+
+    @property
     def steps(self) -> list[int]:
         """All steps at which the layers of a row were probed."""
         return sorted({moment.step for row in self.rows for moment in row.moments})
@@ -100,6 +164,23 @@ class ReportRuns:
         steps = sorted({run.steps for row in self.rows for run in row.summaries if run.steps})
         budget = f", {steps[0]:,} steps" if len(steps) == 1 else ""
         return f"{datasets}, {seeds} a row{budget}"
+
+    @cached_property
+    def nets(self) -> str:
+        """A sentence on the nets of the rows: the terms of the config that they share, and the others."""
+        words = {
+            row.name: [one_line(word) for word in net_words(row.summaries[0].config)] for row in self.rows
+        }
+        terms = list(zip(*words.values(), strict=True))
+        shared = [values[0] for values in terms if len(set(values)) == 1]
+        parts = [", ".join(shared)] if shared else []
+        if len(shared) < len(terms) and len(words) <= MAX_ROWS_DESCRIBED:
+            by_row = {
+                name: [word for word, values in zip(row, terms, strict=True) if len(set(values)) > 1]
+                for name, row in words.items()
+            }
+            parts.append(", ".join(f"{name}: {' '.join(row)}" for name, row in by_row.items()))
+        return f"Nets: {'; '.join(parts)}." if parts else ""
 
 
 def compare_for_report(
@@ -129,11 +210,26 @@ def compare_for_report(
     return load_report_runs(store, analyse(build_tables(placed, by=by, target=target), view))
 
 
-def load_report_runs(store: Store, tables: Sequence[AnalysedTable]) -> ReportRuns:
+class RunSource(Protocol):
+    """Source of stored runs, such as a store."""
+
+    def read_if_there(self, run_id: str) -> StoredRun | None:
+        """Read a run; None if it does not exist."""
+
+
+class NoLayers:
+    """Source of runs for figures that do not show layers."""
+
+    def read_if_there(self, _run_id: str) -> StoredRun | None:
+        """Return None."""
+        return None
+
+
+def load_report_runs(store: RunSource, tables: Sequence[AnalysedTable]) -> ReportRuns:
     """Read the layers of the runs in the rows of comparison tables.
 
     Args:
-        store: The store of the runs.
+        store: The source of the runs.
         tables: The tables, whose order of rows determines the styles.
 
     Raises:
@@ -147,16 +243,17 @@ def load_report_runs(store: Store, tables: Sequence[AnalysedTable]) -> ReportRun
         notes.append(
             f"Layers and histograms are those of one seed of each row, since there are {total:,} runs."
         )
-    report_rows = [
-        ReportRow(
-            _row_name(table, row, tables),
-            row_style(index),
-            row,
-            table,
-            _read_runs(store, row, has_all_seeds=has_all_seeds),
-        )
-        for index, (table, row) in enumerate(rows)
-    ]
+    with garbage_collection_off():
+        report_rows = [
+            ReportRow(
+                _row_name(table, row, tables),
+                row_style(index),
+                row,
+                table,
+                _read_runs(store, row, has_all_seeds=has_all_seeds),
+            )
+            for index, (table, row) in enumerate(rows)
+        ]
     return ReportRuns(list(tables), report_rows, notes)
 
 
@@ -167,7 +264,7 @@ def _row_name(table: AnalysedTable, row: Row, tables: Sequence[AnalysedTable]) -
     return label if is_unique or not terms else f"{label} · {terms}"
 
 
-def _read_runs(store: Store, row: Row, *, has_all_seeds: bool) -> list[StoredRun]:
+def _read_runs(store: RunSource, row: Row, *, has_all_seeds: bool) -> list[StoredRun]:
     complete = [run for run in row.group.runs if run.is_complete]
     # A finished run shows all moments of training; a diverged one is shown if no other exists.
     best_first = sorted(complete, key=lambda run: (not run.is_finished, run.seed))

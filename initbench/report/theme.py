@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down"
 
 @dataclass(frozen=True)
 class RowStyle:
-    """Appearance of a row in all figures: the mark changes when the colours repeat."""
+    """Appearance of a row in all figures; dash and mark distinguish rows without colours."""
 
     colour: str
     dash: tuple[int, ...]
@@ -26,10 +27,13 @@ class RowStyle:
 
 
 def row_style(index: int) -> RowStyle:
-    """Return the style of the row with this position, which no other of the first 28 rows has."""
-    cycle, position = divmod(index, len(OKABE_ITO))
+    """Return the style of the row with this position.
+
+    The numbers of dashes and of marks have no common divisor, so that no two of the first 28 rows have both
+    the same dash and the same mark.
+    """
     return RowStyle(
-        OKABE_ITO[position], DASHES[cycle % len(DASHES)], SHAPES[(position + cycle) % len(SHAPES)]
+        OKABE_ITO[index % len(OKABE_ITO)], DASHES[index % len(DASHES)], SHAPES[index % len(SHAPES)]
     )
 
 
@@ -62,8 +66,48 @@ def _channel(domain: list[str], values: list[Any]) -> dict[str, Any]:
 FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', Helvetica, Arial, sans-serif"
 
 
-DECADES = [10.0**exponent for exponent in range(-45, 40)]
-"""Ticks of logarithmic axes, of which Vega draws those within the axis."""
+def log_axis(values: Iterable[float | None]) -> dict[str, Any]:
+    """Return the properties of a logarithmic axis: its ticks, and labels such as 0.01 and 1e-3.
+
+    Args:
+        values: The values that the axis shows, of which those above 0 count. If they span less than two
+            decades, the axis has ticks between the powers of ten.
+    """
+    positive = [value for value in values if value and 0 < value < math.inf]
+    decades = math.log10(max(positive) / min(positive)) if positive else 0.0
+    # Superscripts would be nicer, but few fonts have all of them.
+    label = "0.01 <= datum.value && datum.value < 1e4 ? format(datum.value, '~g') :"
+    label += " replace(format(datum.value, '~e'), 'e+', 'e')"
+    factors = range(1, 10) if decades < 0.7 else (1, 2, 5) if decades < 2 else (1,)
+    ticks = [float(f"{factor}e{power}") for power in range(-45, 38) for factor in factors]
+    return {"values": ticks, "tickCount": 12, "labelExpr": label}
+
+
+def text_width(text: str, font_size: float) -> float:
+    """Return an estimate of the width of a text in the font of print.
+
+    Args:
+        text: One line.
+        font_size: Size of the font; the result has the same unit.
+    """
+    return sum(_WIDTHS.get(sign, 1.0 if sign > "⺀" else 0.6) for sign in text) * font_size
+
+
+PRINT_FONT = "'Liberation Sans', Arial, Helvetica, sans-serif"
+"""Fonts of print, whose characters have the same widths; vl-convert contains the first."""
+_WIDTHS = {
+    **dict.fromkeys("ijl'", 0.222),
+    **dict.fromkeys(" !,./:;I[]ft|·", 0.278),
+    **dict.fromkeys("()-r²³¹", 0.333),
+    **dict.fromkeys("ckJsvxyz", 0.5),
+    **dict.fromkeys("FTZ", 0.611),
+    **dict.fromkeys("&ABEKPSVXY", 0.667),
+    **dict.fromkeys("CDHNRUw", 0.722),
+    **dict.fromkeys("GOQ", 0.778),
+    **dict.fromkeys("Mm", 0.833),
+    **dict.fromkeys("%W@", 0.944),
+}
+"""Widths of characters in font sizes; that of most others is close to 0.6."""
 
 
 def vega_config(*, legend: bool, font_size: float = 11.0) -> dict[str, Any]:
@@ -94,6 +138,7 @@ def vega_config(*, legend: bool, font_size: float = 11.0) -> dict[str, Any]:
             "titleFontSize": font_size,
             "titleFontWeight": "normal",
             "labelOverlap": True,
+            "labelFlush": False,
         },
         "header": {**ink, "labelFontSize": font_size, "titleFontSize": font_size},
         "legend": {
@@ -104,6 +149,8 @@ def vega_config(*, legend: bool, font_size: float = 11.0) -> dict[str, Any]:
             "orient": "top",
             "columns": 3,
             "labelLimit": 260,
+            "offset": 6,
+            "gradientThickness": 10,
         },
         "title": {"color": "currentColor", "fontSize": font_size + 1, "anchor": "start"},
         "text": {"color": "currentColor", "fontSize": font_size},

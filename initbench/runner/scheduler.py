@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from initbench.errors import Terminated
+from initbench.errors import InitbenchError, Terminated
 from initbench.runner.batching import group_by_step
 from initbench.runner.pending import Run, RunBatch, mark_done
 from initbench.runner.recorder import Recorder
@@ -14,7 +15,9 @@ from initbench.runner.workers.task import WorkerTask
 from initbench.store.store import Store
 from initbench.train.events import Advanced, Pretrained
 
-WAIT_SECONDS = 0.5
+WAIT_SECONDS = 0.2
+STOP_SECONDS = 1.5
+"""Seconds that workers have to send a last checkpoint after a signal."""
 MAX_DEATHS = 2
 """Worker deaths of a run that trains alone before the run counts as failed."""
 StartBatch = Callable[[RunBatch, int, str], tuple[WorkerTask, Recorder]]
@@ -52,6 +55,9 @@ class Scheduler:
     def run(self, groups: Iterable[RunBatch], workers: int) -> None:
         """Train all batches. Any exception closes the worker pool and interrupts the unfinished runs.
 
+        After a signal or StopRequested, workers first get STOP_SECONDS to send a checkpoint of their runs. A
+        second signal ends the command at once.
+
         Raises:
             StopRequested: If `check` raises it, or at the first failure if `fail_fast` is set.
         """
@@ -61,11 +67,25 @@ class Scheduler:
                 self._check()
                 self._start_waiting(workers)
                 self._crew.poll(self._handle_event, WAIT_SECONDS)
-        except BaseException:
-            self._crew.close()
-            for begun in self._begun.values():
-                begun.recorder.interrupt()
+        except BaseException as error:
+            try:
+                if isinstance(error, Terminated):
+                    self._collect_checkpoints()
+            finally:
+                self._crew.close()
+                for begun in self._begun.values():
+                    begun.recorder.interrupt()
             raise
+
+    def _collect_checkpoints(self) -> None:
+        """Store what the workers report until they stop, unless it cannot be written."""
+
+        def store(event: Event) -> None:
+            if isinstance(event, Reported):
+                self._begun[event.task].recorder.handle(event.event)
+
+        with suppress(InitbenchError):
+            self._crew.stop(store, STOP_SECONDS)
 
     def _start_waiting(self, workers: int) -> None:
         while (

@@ -12,12 +12,13 @@ from initbench.data.preprocessing import PreparedData
 from initbench.determinism import one_thread
 from initbench.machine import available_cores
 from initbench.models.network import Mode
+from initbench.runner.workers.fork_server import can_fork
 from initbench.train.cohort import Cohort
 from initbench.train.matmul_precision import true_fp32
 from initbench.train.network_builder import build_networks
 
-START_SECONDS = 5.0
-"""Time to start a worker: Python process, torch import and data set (4 to 5 s on two cores)."""
+START_SECONDS = 1.0 if can_fork() else 5.0
+"""Time to start a worker: fork and data set, or else Python process, torch import and data set."""
 IN_PROCESS_SPEEDUP = {"vmap": 1.4, "single": 1.0}
 """Speed of this process with two threads, relative to a worker with one thread."""
 MAX_TIMED_NETS = 4

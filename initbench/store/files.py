@@ -13,8 +13,8 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from initbench.errors import StoreError, UsageError
@@ -26,6 +26,8 @@ DOCUMENT_BYTES = 16 * 2**20
 """Maximum size of a file with one JSON document: about a hundred times the largest one in use."""
 LINES_BYTES = 2**30
 """Maximum size of a file of lines."""
+_TAIL_BYTES = 2**16
+"""Bytes that are read at once from the end of a file."""
 TENSOR_BYTES = 2**36
 """Maximum size of a file of tensors."""
 
@@ -56,14 +58,38 @@ def write_output(path: Path, content: str | bytes) -> None:
         UsageError: If the path cannot be written.
         StoreError: If the disk is full or fails.
     """
-    try:
+    with writing_to(path):
         if path.exists() and not path.is_file():  # a pipe or terminal cannot be replaced
             path.write_bytes(content.encode() if isinstance(content, str) else content)
         else:
             write_atomic(path, content)
+
+
+def check_output(path: Path) -> None:
+    """Raise the error of `write_output` if a file cannot be written there; `path` is not changed."""
+    with writing_to(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not path.is_file():
+            return
+        temporary = _temporary_path(path)
+        _write_new(temporary, b"")
+        temporary.unlink()
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Convert an OSError in the block to the error of `write_output`, which names `path`."""
+    try:
+        yield
     except OSError as error:
         kind = StoreError if error.errno in DISK_ERRORS else UsageError
         raise kind(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _temporary_path(path: Path) -> Path:
+    """Return the path of a new temporary file in the directory of `path`."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{next(_serial)}{TEMPORARY}")
 
 
 def produce_atomic(path: Path, produce: Callable[[Path], object], *, sync_name: bool = True) -> None:
@@ -71,9 +97,19 @@ def produce_atomic(path: Path, produce: Callable[[Path], object], *, sync_name: 
 
     Without `sync_name` the contents are durable, but the name only once its directory is synced.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_serial)}{TEMPORARY}")
-    try:
+    with replacing(path, sync_name=sync_name) as temporary:
         produce(temporary)
+
+
+@contextmanager
+def replacing(path: Path, *, sync_name: bool = True) -> Iterator[Path]:
+    """Yield a temporary path; the file that the block writes there replaces `path` at the end of the block.
+
+    If the block raises, `path` is unchanged. `sync_name` is that of `produce_atomic`.
+    """
+    temporary = _temporary_path(path)
+    try:
+        yield temporary
         _sync(temporary, os.O_RDWR)
         temporary.replace(path)
     except BaseException:
@@ -167,6 +203,18 @@ def read_text(path: Path, limit: int = DOCUMENT_BYTES) -> str:
 def read_lines(path: Path) -> list[str]:
     """Return the complete lines of `path`; a last line without a newline was never acknowledged."""
     return [line.decode() for line in read_bytes(path, LINES_BYTES).split(b"\n")[:-1]]
+
+
+def read_last_line(path: Path) -> str | None:
+    """Return the last complete line of `path`, or None without any; `read_lines` defines completeness."""
+    with os.fdopen(open_regular(path, LINES_BYTES), "rb") as file:
+        position, tail = file.seek(0, os.SEEK_END), b""
+        while position > 0 and tail.count(b"\n") < 2:
+            size = min(_TAIL_BYTES, position)
+            position = file.seek(position - size)
+            tail = file.read(size) + tail
+    complete = tail.split(b"\n")[:-1]
+    return complete[-1].decode() if complete else None
 
 
 def copy_regular(source: Path, target: Path) -> None:

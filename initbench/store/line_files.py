@@ -6,7 +6,7 @@ from pathlib import Path
 
 from initbench.errors import StoreError
 from initbench.store import strict_json
-from initbench.store.files import read_lines
+from initbench.store.files import read_last_line, read_lines
 from initbench.store.manifest import find_step_disorder
 from initbench.store.record_schema import EVALUATION_LINE, SHIFT_LINE, SNAPSHOT_LINE, Check, layer_signature
 from initbench.store.run_directory import LAYERS, METRICS, SHIFT, Record
@@ -17,8 +17,34 @@ def read_line_files(directory: Path) -> tuple[list[Record], list[Record], list[R
 
     Raises StoreError, with the file and the defect, for a damaged file, and OSError if one cannot be read.
     """
-    convergence = _read_checked_lines(directory / METRICS, EVALUATION_LINE)
-    return convergence, _read_layers(directory / LAYERS, SNAPSHOT_LINE), read_shifts(directory)
+    return (
+        read_evaluations(directory),
+        _read_layers(directory / LAYERS, SNAPSHOT_LINE),
+        read_shifts(directory),
+    )
+
+
+def read_evaluations(directory: Path) -> list[Record]:
+    """Return the lines of metrics.jsonl; the errors are those of `read_line_files`."""
+    return _read_checked_lines(directory / METRICS, EVALUATION_LINE)
+
+
+def read_last_snapshot(directory: Path) -> Record | None:
+    """Return the last complete line of layers.jsonl, or None without any; read only the end of the file.
+
+    Raises StoreError if that line is damaged, and OSError if the file cannot be read.
+    """
+    path = directory / LAYERS
+    try:
+        line = read_last_line(path)
+        snapshot = None if line is None else strict_json.loads(line)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged: its last line: {error}") from error
+    for problem in () if line is None else SNAPSHOT_LINE(snapshot, ""):
+        raise StoreError(f"{path} is damaged: its last line: {problem}")
+    return snapshot
 
 
 def read_shifts(directory: Path) -> list[Record]:

@@ -356,6 +356,18 @@ _ACTIVATION = is_mapping(
     saturated_fraction=is_number,
     histogram=_HISTOGRAM,
 )
+_PREDICTED = is_mapping(value=is_number, sd=is_number, trusted=_is_bool)
+_THEORY = optional_keys(
+    is_mapping(),
+    q=_PREDICTED,
+    act_mean=_PREDICTED,
+    act_std=_PREDICTED,
+    zero_fraction=_PREDICTED,
+    saturated_fraction=_PREDICTED,
+    grad_ratio=_PREDICTED,
+    bias=is_mapping(shift=is_finite, half_width=is_finite),
+)
+"""Check of the predictions before the first update; runs of earlier versions have none."""
 _RUNNING_STATISTICS = is_mapping(running_mean_gap=is_number, running_var_ratio=is_number)
 _LAYER = optional_keys(
     is_mapping(
@@ -365,6 +377,7 @@ _LAYER = optional_keys(
         grad=optional_keys(is_mapping(pre_q=is_number), histogram=_SCALED_HISTOGRAM),
     ),
     batch_norm=_RUNNING_STATISTICS,
+    theory=_THEORY,
 )
 
 

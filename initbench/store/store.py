@@ -31,7 +31,14 @@ from initbench.store.run_directory import (
 from initbench.store.run_patterns import matching_run_ids
 from initbench.store.stable_reads import directory_identity, read_stable_directory
 from initbench.store.summary_file import StoredSummary, read_summary
-from initbench.store.writer import RunWriter, create_run, has_leftovers, remove_leftovers, resume_run
+from initbench.store.writer import (
+    RunWriter,
+    create_run,
+    has_leftovers,
+    lost_steps_notice,
+    remove_leftovers,
+    resume_run,
+)
 
 T = TypeVar("T")
 
@@ -77,9 +84,13 @@ class Store:
 
     def is_busy(self, run_id: str) -> bool:
         """Return whether a live process is writing the run or its next attempt."""
+        return self.busy_directory(run_id) is not None
+
+    def busy_directory(self, run_id: str) -> Path | None:
+        """Return the directory that a live process is writing: the run's, or that of its next attempt."""
         places = RunPaths(self.root, run_id)
         with wrap_os_errors(f"read run {run_id}"):
-            return is_locked(places.live / LOCK) or is_locked(places.rerun / LOCK)
+            return next((path for path in (places.live, places.rerun) if is_locked(path / LOCK)), None)
 
     def records(self) -> list[Record]:
         """Return run.json of every run with its current status, oldest first; other files are ignored."""
@@ -92,7 +103,7 @@ class Store:
     def read_summaries(self) -> dict[str, StoredSummary]:
         """Return the summaries of complete runs by run id; runs without a valid summary are skipped."""
         with wrap_os_errors(f"read the runs in {self.root}"):
-            looks = ((run_id, read_summary(self.root / run_id, run_id)) for run_id in self._run_ids())
+            looks = ((run_id, read_summary(self.root / run_id, run_id)) for run_id in self.run_ids())
             return {run_id: summary for run_id, summary in looks if summary is not None}
 
     def read(self, run_id: str) -> StoredRun:
@@ -245,7 +256,10 @@ class Store:
         earlier = read_record(places.live)
         if earlier is None or earlier.get("run_id") != places.run_id:
             return None, None
-        return resume_run(places, record, created=earlier.get("created"))
+        writer, notice = resume_run(places, record, created=earlier.get("created"))
+        if writer is None and notice is None and earlier.get("status") in ("running", "interrupted"):
+            notice = lost_steps_notice(places)
+        return writer, notice
 
     def _new_attempt_dir(self, places: RunPaths, rerun: bool) -> Path:
         """Return the directory to create for a new attempt."""
@@ -259,15 +273,19 @@ class Store:
 
     def _records(self, records_by_id: Mapping[str, Record]) -> list[Record]:
         with wrap_os_errors(f"read the runs in {self.root}"):
-            looks = (records_by_id.get(run_id) or self._live_record_of(run_id) for run_id in self._run_ids())
+            looks = (records_by_id.get(run_id) or self._live_record_of(run_id) for run_id in self.run_ids())
             records = [record for record in looks if record]
         return sorted(records, key=lambda record: (str(record.get("created")), record["run_id"]))
 
-    def _run_ids(self) -> set[str]:
+    def run_ids(self) -> set[str]:
         """Return the ids of runs that may exist; repeat the listing if the root changed during it.
 
         A listing may miss a directory that is renamed at the same time.
         """
+        with wrap_os_errors(f"read the runs in {self.root}"):
+            return self._list_run_ids()
+
+    def _list_run_ids(self) -> set[str]:
         names: set[str] = set()
         for _ in range(_MAX_LISTINGS):
             identity = directory_identity(self.root)

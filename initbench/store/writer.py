@@ -308,6 +308,17 @@ def resume_run(
         raise
 
 
+def lost_steps_notice(places: RunPaths) -> str | None:
+    """Return the message for a run without a checkpoint that starts again, or None if it had not begun."""
+    try:
+        has_begun = (places.live / METRICS).lstat().st_size > 0
+    except OSError:
+        has_begun = False
+    return (
+        f"{places.run_id}: stopped before its first checkpoint; starting from step 0" if has_begun else None
+    )
+
+
 def has_leftovers(directory: Path) -> bool:
     """Return whether the directory contains files that `remove_leftovers` would remove."""
     return any(name in CHECKPOINTS or is_temporary(name) for name in os.listdir(directory))  # noqa: PTH208

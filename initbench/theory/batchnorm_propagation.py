@@ -30,7 +30,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from initbench.theory.conv_propagation import NOTHING, without_bands
+from initbench.theory.conv_propagation import NOTHING, predict_head, without_bands
 from initbench.theory.nonlinearity import Nonlinearity
 from initbench.theory.pair_expectations import pair_expectations
 from initbench.theory.preactivation import PreactivationDistribution, evaluate_moments, quadrature_nodes
@@ -90,10 +90,7 @@ def propagate_batch_norm(
     norms: list[_Moments | None] = [*walked[1:], None]
     for index, moments in enumerate(walked):
         forward[index]["grad_ratio"] = _ratio(moments, above[index], norms[index], samples)
-    return [
-        *map(without_bands, forward),
-        without_bands({"q": head.law(walked[-1].mean["act2"]).second_moment}),
-    ]
+    return [*map(without_bands, forward), predict_head(head.law(walked[-1].mean["act2"]))]
 
 
 def _moments(activation: Nonlinearity, variance: float, eps: float, samples: int) -> _Moments:

@@ -31,17 +31,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 from torch.nn.grad import conv2d_input
 
+from initbench.theory.bands import PredictedStatistic
 from initbench.theory.interpolated_expectations import InterpolatedExpectations
 from initbench.theory.nonlinearity import Nonlinearity
+from initbench.theory.preactivation import PreactivationDistribution
 from initbench.theory.propagation import Q_OVERFLOW, Q_UNDERFLOW
-from initbench.theory.types import LayerPrediction, PredictedStatistic, TheoryLayer
+from initbench.theory.types import LayerPrediction, TheoryLayer
 
 NOTHING = LayerPrediction(trusted=False, backward_trusted=False)
 """Prediction of a layer about which the theory makes no statement."""
@@ -168,7 +170,7 @@ def _predicted(field: _Field, means: dict[str, Tensor], activation: Nonlinearity
     }
     if activation.flat_below is not None:
         statistics["saturated_fraction"] = float(means["flat"].mean())
-    return without_bands(statistics)
+    return replace(without_bands(statistics), bias_shift=field.shift, bias_half_width=field.half_width)
 
 
 def without_bands(statistics: dict[str, float]) -> LayerPrediction:
@@ -180,7 +182,14 @@ def without_bands(statistics: dict[str, float]) -> LayerPrediction:
 def _of_head(head: Head, square: float, places: int) -> LayerPrediction:
     if head.averaged and places > 1:
         return NOTHING
-    return without_bands({"q": head.layer.law(square).second_moment})
+    return predict_head(head.layer.law(square))
+
+
+def predict_head(law: PreactivationDistribution) -> LayerPrediction:
+    """Return the prediction for logits with the distribution `law`, without a standard deviation."""
+    return replace(
+        without_bands({"q": law.second_moment}), bias_shift=law.shift, bias_half_width=law.half_width
+    )
 
 
 def _gradient_ratios(

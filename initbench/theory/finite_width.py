@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from initbench.theory.bands import PredictedStatistic
 from initbench.theory.expectations import Covariances, Expectations, SelfAndCross
 from initbench.theory.preactivation import PreactivationDistribution
-from initbench.theory.types import PredictedStatistic, TheoryLayer
+from initbench.theory.types import TheoryLayer
 
 _ROUNDING = 1e-15
 """Relative rounding error of quadrature: smaller means count as 0, as those of odd functions are."""

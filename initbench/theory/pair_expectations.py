@@ -40,10 +40,11 @@ def pair_expectations(
 ) -> Products:
     """Return E[f(h_a) g(h_b)] for the PAIRS, given the correlation of the inputs' Gaussian parts."""
     c = min(1.0, max(-1.0, correlation))
+    if c > _SAME:
+        return _same(activation, law)
     total: Products = dict.fromkeys(PAIRS, 0.0)
     for bias, share in law.biases():
-        at_bias = PreactivationDistribution(law.variance, bias)
-        part = _same(activation, at_bias) if c > _SAME else _different(activation, at_bias, c)
+        part = _different(activation, PreactivationDistribution(law.variance, bias), c)
         for pair in PAIRS:
             total[pair] += share * part[pair]
     return total

@@ -60,18 +60,21 @@ def propagate(layers: Sequence[TheoryLayer], source: InputStatistics) -> list[La
 
 
 def _predicted(step: LayerStep, *, trusted: bool) -> LayerPrediction:
-    statistics, correlation = forward_statistics(step), step.correlation
-    wide_q = step.law.second_moment
-    if step.following is None:
-        return LayerPrediction(statistics, trusted, wide_q=wide_q, correlation=correlation)
-    sigma_w2 = step.following.sigma_w2
-    return LayerPrediction(
-        statistics,
+    prediction = LayerPrediction(
+        forward_statistics(step),
         trusted,
-        wide_q=wide_q,
+        wide_q=step.law.second_moment,
+        correlation=step.correlation,
+        bias_shift=step.law.shift,
+        bias_half_width=step.law.half_width,
+    )
+    if step.following is None:
+        return prediction
+    sigma_w2 = step.following.sigma_w2
+    return replace(
+        prediction,
         chi_1=sigma_w2 * step.expected.mean["slope2"],
         chi_parallel=sigma_w2 * step.expected.slope["act2"],
-        correlation=correlation,
     )
 
 

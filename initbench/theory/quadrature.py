@@ -70,9 +70,32 @@ def normal_nodes(
     mean: float, std: float, breaks: Sequence[float], *, panels: int = 32, order: int = 16
 ) -> Nodes:
     """Return nodes for N(mean, std²), std > 0, and functions that are smooth except at `breaks`."""
-    marks = np.array([[(mark - mean) / std for mark in (*FEATURES, *breaks)]])
-    z, weight = panel_nodes(marks, panels=panels, order=order)
-    return Nodes(*(torch.from_numpy(part) for part in (z[0], mean + std * z[0], weight[0])))
+    return normal_mixture_nodes([mean], [1.0], std, breaks, panels=panels, order=order)
+
+
+def normal_mixture_nodes(
+    means: Sequence[float],
+    shares: Sequence[float],
+    std: float,
+    breaks: Sequence[float],
+    *,
+    panels: int,
+    order: int,
+) -> Nodes:
+    """Return nodes for a mixture of N(mean, std²), std > 0, and functions smooth except at `breaks`.
+
+    Args:
+        means: Means of the parts.
+        shares: Weights of the parts, which add up to 1.
+        std: Standard deviation of every part.
+        breaks: Points at which the functions are not smooth.
+        panels: Number of panels of equal width.
+        order: Number of nodes in a panel.
+    """
+    centres = np.array(means)[:, None]
+    z, weight = panel_nodes((np.array([*FEATURES, *breaks]) - centres) / std, panels=panels, order=order)
+    weighted = np.array(shares)[:, None] * weight
+    return Nodes(*(torch.from_numpy(part.reshape(-1)) for part in (z, centres + std * z, weighted)))
 
 
 def panel_nodes(marks: np.ndarray, *, panels: int, order: int) -> tuple[np.ndarray, np.ndarray]:

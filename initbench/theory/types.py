@@ -1,15 +1,13 @@
-"""Inputs and results of the theory: a net's layers and its batch, and predictions with their bands."""
+"""Inputs and results of the theory: a net's layers and its batch, and the predictions for each layer."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
+from typing import Any
 
+from initbench.theory.bands import STATISTICS, PredictedStatistic, band_of, statistic_record
 from initbench.theory.nonlinearity import Nonlinearity
 from initbench.theory.preactivation import PreactivationDistribution
-
-BAND_SIGMAS = 3.0
-"""Half the width of a prediction band, in standard errors: 1 layer in 370 of a correct net lies outside."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +59,6 @@ class InputStatistics:
 
 
 @dataclass(frozen=True)
-class PredictedStatistic:
-    """A predicted value, and the standard deviation over nets of the statistic on the batch."""
-
-    value: float
-    sd: float = math.nan
-    """NaN if unknown; the layer is then not trusted."""
-
-
-@dataclass(frozen=True)
 class LayerPrediction:
     """Predictions for one layer."""
 
@@ -91,19 +80,30 @@ class LayerPrediction:
     """σ_w² ∂E[φ²]/∂K with the next layer's σ_w²: the factor of a small change of q."""
     correlation: float | None = None
     """Correlation of two inputs' pre-activations, without biases."""
+    bias_shift: float = 0.0
+    """Constant in the pre-activation, whose other parts are a Gaussian and U(±bias_half_width)."""
+    bias_half_width: float = 0.0
 
+    def is_trusted(self, name: str) -> bool:
+        """Return whether the standard deviation of a statistic is known and accurate."""
+        return self.trusted and (self.backward_trusted or name != "grad_ratio")
 
-def q_band(q: PredictedStatistic, nets: int) -> tuple[float, float]:
-    """Return the band of the mean over `nets` nets, for a positive statistic that is nearly log-normal.
+    def band(self, name: str, nets: int) -> tuple[float, float] | None:
+        """Return the band of the mean of a statistic over `nets` nets; None if it is not trusted."""
+        if name not in self.statistics or not self.is_trusted(name):
+            return None
+        return band_of(name, self.statistics[name], nets)
 
-    The mean of the logarithm is lower than the logarithm of the mean by half the logarithm's variance.
-    """
-    variance = math.log1p(math.expm1((q.sd / q.value) ** 2) / nets)
-    centre, reach = math.log(q.value) - 0.5 * variance, BAND_SIGMAS * math.sqrt(variance)
-    return math.exp(centre - reach), math.exp(centre + reach)
+    def as_data(self) -> dict[str, Any]:
+        """Return the predicted STATISTICS in the form that runs store, empty without a prediction.
 
-
-def gaussian_band(statistic: PredictedStatistic, nets: int) -> tuple[float, float]:
-    """Return the band of the mean over `nets` nets, for a statistic that is nearly Gaussian."""
-    reach = BAND_SIGMAS * statistic.sd / math.sqrt(nets)
-    return statistic.value - reach, statistic.value + reach
+        If a bias makes the pre-activation other than a Gaussian around 0, the key `bias` describes it.
+        """
+        theory = {
+            name: statistic_record(self.statistics[name], trusted=self.is_trusted(name))
+            for name in STATISTICS
+            if name in self.statistics
+        }
+        if theory and (self.bias_shift or self.bias_half_width):
+            theory["bias"] = {"shift": self.bias_shift, "half_width": self.bias_half_width}
+        return theory

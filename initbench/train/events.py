@@ -59,7 +59,7 @@ class Probed:
 
     run: int
     snapshot: dict[str, Any]
-    """{"when", "step", "layers"}."""
+    """{"when", "step", "layers"}; before the first update, layers have the prediction of theory."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -22,9 +23,11 @@ from initbench.data.preprocessing import PreparedData, Split
 from initbench.determinism import one_thread
 from initbench.errors import UsageError
 from initbench.interrupts import EndsAtStep, is_signal_waiting, raise_waiting_signal
+from initbench.models.init_weights import InitOptions
 from initbench.models.network import Mode, Network
 from initbench.probing.network_probe import first_non_finite_layer, probe
 from initbench.probing.tensor_statistics import ProbeDetail
+from initbench.probing.theory import predict_network
 from initbench.registry import MAX_COUNT
 from initbench.rng import stream_generator
 from initbench.train.batchnorm_evaluation import evaluate_norms
@@ -104,6 +107,8 @@ class TrainingSetup:
     device: torch.device
     threads: int = 1
     """Maximum number of threads of a step on the CPU."""
+    inits: Sequence[InitOptions] = ()
+    """Init options of each network, for the prediction of theory; empty if all have those of the config."""
     resume: Sequence[Checkpoint] = ()
     """Checkpoint of each network, all of the same step; empty for new runs."""
     checkpoint_seconds: float = math.inf
@@ -274,6 +279,20 @@ class Training:
             for k in range(len(self._runs)):
                 self._probe(k, when, step)
 
+    @cached_property
+    def _predictions(self) -> list[list[dict[str, Any]]]:
+        """The theory of every layer of each run's net before the first update, as plain data.
+
+        The prediction does not depend on the seed, so it is computed once for each init of the cohort.
+        """
+        networks = self._setup.networks
+        inits = list(self._setup.inits) or [self._config.init] * len(networks)
+        norm, x = self._config.model.norm.name, self._probe_batch.x
+        self._on_one_thread()
+        firsts = [inits.index(init) for init in inits]
+        predicted = {first: predict_network(networks[first], inits[first], norm, x) for first in set(firsts)}
+        return [[layer.as_data() for layer in predicted[first].layers] for first in firsts]
+
     def _evaluate_norms(self, when: str) -> list[dict[str, float]]:
         """Return the results of `evaluate_norms` at init and at the end; empty ones in between."""
         if when == "train":
@@ -302,6 +321,10 @@ class Training:
             bins=self._config.probe.bins,
             detail=ProbeDetail.EVALUATION if when == "train" else ProbeDetail.FULL,
         )
+        if when == "init":
+            for layer, theory in zip(layers, self._predictions[self._runs[k]], strict=True):
+                if theory:
+                    layer["theory"] = theory
         self._emit(Probed(self._runs[k], {"when": when, "step": step, "layers": layers}))
 
     def _finish(self) -> None:

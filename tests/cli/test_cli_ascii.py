@@ -29,6 +29,8 @@ explain xavier_normal
 explain batch
 explain exploding
 ls
+watch
+watch --help
 show relu
 show tanh relu --all-layers
 compare

@@ -139,9 +139,15 @@ def test_the_table_is_read_by_people(initbench: Any, repository: Any) -> None:
     assert "Traceback" not in said.err
 
 
-def test_one_config_at_a_time(initbench: Any, repository: Any) -> None:
-    files = [str(repository / "configs" / f"{name}.yaml") for name in ("tanh_xavier", "relu_kaiming")]
-    assert initbench("probe", *files).code == 2
+def test_several_configs_are_probed_one_after_another(initbench: Any, repository: Any) -> None:
+    names = ("tanh_xavier", "relu_kaiming")
+    files = [str(repository / "configs" / f"{name}.yaml") for name in names]
+    document = json.loads(initbench("probe", *files, *SMALL, "--json").out)
+    assert [one["experiment"] for one in document["probes"]] == list(names)
+    out = initbench("probe", *files, *SMALL).out
+    assert out.index("tanh_xavier") < out.index("relu_kaiming")
+    said = initbench("probe", *files, "--depths", "3,4")
+    assert said.code == 2 and "one config at a time" in said.err
 
 
 def test_nothing_is_stored(initbench: Any, repository: Any, tmp_path: Any, monkeypatch: Any) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from initbench.errors import DataError, DeviceError, StoreError, UsageError
 from initbench.store.run_directory import METRICS
 from initbench.store.store import Store
+from tests.processes import forked_workers
 
 COMMAND = [sys.executable, "-m", "initbench"]
 LONG = """\
@@ -69,6 +71,94 @@ def test_a_signal_marks_the_runs_interrupted(
     assert all(record["final"] is None for record in records)
     assert not any(store.is_busy(record["run_id"]) for record in records)
     assert len(store.read(records[0]["run_id"]).convergence) >= 2, "what was measured until then is kept"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_makes_workers_send_a_checkpoint(
+    tmp_path: Path, environment: dict[str, str], number: signal.Signals
+) -> None:
+    """Signal the whole process group, as a terminal does; the next call resumes instead of starting over."""
+    (tmp_path / "long.yaml").write_text(LONG, encoding="utf-8")
+    command = [*COMMAND, "run", "long.yaml", "--executor", "local", "--workers", "2"]
+    process = start_in_group(command, tmp_path, environment)
+    try:
+        wait_until_training(process, tmp_path / "runs")
+        os.killpg(process.pid, number)
+        begin = time.monotonic()
+        _, err = process.communicate(timeout=600)
+        seconds = time.monotonic() - begin
+    finally:
+        end_group(process)
+    assert process.returncode == 128 + number and "Traceback" not in err
+    assert seconds < 10.0, "2 s on a machine with nothing else to do"
+    store = Store(tmp_path / "runs")
+    run_ids = [record["run_id"] for record in store.records()]
+    steps = [store.checkpoint_step(run_id) for run_id in run_ids]
+    assert len(steps) == 2 and all(steps)
+    again = start_in_group(command, tmp_path, environment)
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and any(
+            store.read(run_id).convergence[-1]["step"] <= step
+            for run_id, step in zip(run_ids, steps, strict=True)
+        ):
+            time.sleep(0.05)
+        os.killpg(again.pid, signal.SIGINT)
+        _, err = again.communicate(timeout=600)
+    finally:
+        end_group(again)
+    assert all(f"long: resuming 1 run at step {step:,}" in err for step in steps)
+
+
+PATIENT = """
+import sys
+from initbench.cli.main import main
+from initbench.runner import scheduler
+scheduler.STOP_SECONDS = 3600.0
+main()
+"""
+
+
+def test_a_second_signal_ends_the_workers_at_once(tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "long.yaml").write_text(LONG, encoding="utf-8")
+    command = [sys.executable, "-c", PATIENT, "run", "long.yaml", "--executor", "local", "--workers", "2"]
+    process = start_in_group(command, tmp_path, environment)
+    try:
+        wait_until_training(process, tmp_path / "runs")
+        workers = forked_workers(process.pid)
+        assert len(workers) == 2
+        for pid in workers:  # stopped processes cannot answer the first signal
+            os.kill(pid, signal.SIGSTOP)
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):  # it waits for their checkpoints
+            process.communicate(timeout=4)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        end_group(process)
+    assert process.returncode == 130 and "Traceback" not in err
+    store = Store(tmp_path / "runs")
+    assert {record["status"] for record in store.records()} == {"interrupted"}
+
+
+def start_in_group(command: list[str], folder: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
+    """Start a command in a process group of its own."""
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def end_group(process: subprocess.Popen[str]) -> None:
+    """Kill what is left of a process group."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def wait_until_training(process: subprocess.Popen[str], runs: Path) -> None:
@@ -147,6 +237,8 @@ def test_looking_at_runs_does_not_import_torch(stored: Path, environment: dict[s
         ["--version"],
         ["ls"],
         ["ls", "--json"],
+        ["watch"],
+        ["watch", "--json"],
         ["show", "deep"],
         ["show", "deep", "--json"],
         ["compare"],

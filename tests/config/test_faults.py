@@ -21,6 +21,16 @@ ONE_FAULT = [
         GOOD + "zz.qq.yy: x",
         "f.yaml:3:1: zz.qq.yy: unknown key; in a file, keys are nested by indentation instead of dots",
     ),
+    (
+        GOOD + "tarin.stps: 1",
+        "f.yaml:3:1: tarin.stps: unknown key; in a file, keys are nested by indentation instead of dots:"
+        " write train: {steps: …}",
+    ),
+    (
+        GOOD + "model.norm.num_group: 1",
+        "f.yaml:3:1: model.norm.num_group: unknown key; in a file, keys are nested by indentation instead of"
+        " dots: write model: {norm: {num_groups: …}}",
+    ),
     (GOOD + "train:\n  stps: 1", "f.yaml:4:3: train.stps: unknown key; did you mean 'steps'?"),
     (
         "name: a\nmodel:\n  family: mlp\n  depth: ten",
@@ -140,7 +150,15 @@ def test_a_document_with_faults_is_no_config_even_if_it_fits(told):
             ["model.depth=x"],
             ["override model.depth=x: model.depth: must be a whole number, not the text 'x'"],
         ),
-        (["modl.depth=3"], ["override modl.depth=3: modl: unknown key; did you mean 'model'?"]),
+        (["modl.depth=3"], ["override modl.depth=3: modl: unknown key; did you mean 'model.depth'?"]),
+        (["model.dept=3"], ["override model.dept=3: model.dept: unknown key; did you mean 'model.depth'?"]),
+        (
+            ["model={family: mlp, depth: 3, nrom: group}"],
+            [
+                "override model={family: mlp, depth: 3, nrom: group}: model.nrom: unknown key;"
+                " did you mean 'norm'?"
+            ],
+        ),
         (
             ["model.norm=group", "model.norm.num_groups=0"],
             ["override model.norm.num_groups=0: model.norm.num_groups: must be at least 1, is 0"],

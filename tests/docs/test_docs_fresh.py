@@ -100,8 +100,8 @@ def test_a_quoted_command_exists(page: str, line: str):
         assert not word.startswith("-") or word.split("=")[0] in options, (
             f"{page}: no option {word!r} in: {line}"
         )
-    if hasattr(command, "commands") or {"--help", "-h"} & set(words):
-        return
+    if hasattr(command, "commands") or {"--help", "-h"} & set(words) or "[OPTIONS]" in line:
+        return  # "[OPTIONS]" stands for required options, too
     if not words and (command.no_args_is_help or any(parameter.required for parameter in command.params)):
         return  # named in running text, without its arguments
     command.make_context("initbench", words)

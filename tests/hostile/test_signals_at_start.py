@@ -93,20 +93,16 @@ from initbench import interrupts
 interrupts.install_signal_handlers()
 interrupts.begin_command()
 from initbench.errors import Terminated
-def import_it():
-    try:
-        import interrupted_module
-    finally:
-        print("whole", hasattr(sys.modules.get("interrupted_module"), "last"))
 try:
     if sys.argv[2] == "marking":
         with interrupts.RunsToMark():
-            import_it()
+            import interrupted_module
             for _ in range(10**9):
                 pass
     else:
-        import_it()
+        import interrupted_module
 except Terminated as error:
+    print("whole", hasattr(sys.modules.get("interrupted_module"), "last"))
     print("terminated", error.signum)
 """
 MODULE = """\

@@ -18,13 +18,13 @@ from initbench.train.events import Advanced, RunEvent
 SEED = 3
 
 
-def killed(pipe: Connection, parent: int) -> None:
+def killed(pipe: Connection) -> None:
     """It is killed after its evaluation at init, as by the system when memory is short."""
     _with(lambda: os.kill(os.getpid(), signal.SIGKILL))
-    process_pool.worker_main(pipe, parent)
+    process_pool.worker_main(pipe)
 
 
-def greedy(pipe: Connection, parent: int) -> None:
+def greedy(pipe: Connection) -> None:
     """It takes 2 GB more than others and keeps them."""
     kept: list[bytearray] = []
 
@@ -34,17 +34,17 @@ def greedy(pipe: Connection, parent: int) -> None:
             time.sleep(30.0)
 
     _with(take)
-    process_pool.worker_main(pipe, parent)
+    process_pool.worker_main(pipe)
 
 
-def failing(pipe: Connection, parent: int) -> None:
+def failing(pipe: Connection) -> None:
     """It raises."""
 
     def fail() -> None:
         raise RuntimeError("out of luck")
 
     _with(fail)
-    process_pool.worker_main(pipe, parent)
+    process_pool.worker_main(pipe)
 
 
 def _with(harm: Callable[[], None]) -> None:

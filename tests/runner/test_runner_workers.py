@@ -55,7 +55,9 @@ def test_an_interrupt_ends_the_workers_and_marks_their_runs(make_config: Any, wo
     config = make_config(seeds=2, train={"steps": 5000})
     with pytest.raises(Terminated):
         run_experiment(config, workplace, Silent(interrupt), rerun=False)
-    assert [record["status"] for record in workplace.store.records()] == ["interrupted", "interrupted"]
+    records = workplace.store.records()
+    assert [record["status"] for record in records] == ["interrupted", "interrupted"]
+    assert all(0 < workplace.store.checkpoint_step(record["run_id"]) < 5000 for record in records)
     assert active_children() == []
 
 

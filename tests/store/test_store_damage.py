@@ -115,6 +115,11 @@ def test_a_record_that_lacks_something_is_damaged(
     assert store.status("a") == "finished", "it is trained again"
 
 
+def with_theory(theory: dict[str, Any]) -> str:
+    layer = {"index": 1, "pre": {"q": 1.0}, "act": None, "grad": {"pre_q": 1.0}, "theory": theory}
+    return json.dumps({"when": "init", "layers": [layer]})
+
+
 @pytest.mark.parametrize(
     ("name", "text", "problem"),
     [
@@ -123,6 +128,17 @@ def test_a_record_that_lacks_something_is_damaged(
         ("metrics.jsonl", '{"step": 1, "train_loss": "x"}', "line 2: train_loss is not a number"),
         ("layers.jsonl", '{"when": "end"}', "line 2: layers is missing"),
         ("layers.jsonl", '{"when": "end", "layers": [{"index": 1}]}', "line 2: layers[0].pre is missing"),
+        ("layers.jsonl", with_theory({"q": 1.0}), "line 2: layers[0].theory.q is not a mapping"),
+        (
+            "layers.jsonl",
+            with_theory({"q": {"value": 1.0, "sd": "x", "trusted": True}}),
+            "line 2: layers[0].theory.q.sd is not a number",
+        ),
+        (
+            "layers.jsonl",
+            with_theory({"bias": {"shift": 0.0}}),
+            "line 2: layers[0].theory.bias.half_width is missing",
+        ),
     ],
 )
 def test_a_line_that_lacks_something_is_a_plain_error(

@@ -10,7 +10,8 @@ import pytest
 
 from initbench.render import sweep_progress
 from initbench.render.sweep_progress import SweepDisplay
-from initbench.render.sweep_tables import failure_lines, format_duration
+from initbench.render.sweep_tables import failure_lines
+from initbench.render.text import format_duration
 from initbench.train.events import Advanced, Diagnosed, Evaluated
 
 Make = Callable[..., Any]

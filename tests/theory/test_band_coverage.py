@@ -11,9 +11,10 @@ import torch
 from torch.nn.functional import normalize
 
 from initbench.components.activation import bound
-from initbench.theory import types as theory_types
+from initbench.theory import bands
+from initbench.theory.bands import PredictedStatistic
 from initbench.theory.propagation import propagate
-from initbench.theory.types import InputStatistics, PredictedStatistic, TheoryLayer
+from initbench.theory.types import InputStatistics, TheoryLayer
 
 CONFIGS, GROUPS, NETS, SAMPLES = 100, 24, 4, 24
 """Random configs; for each, so large a sample of means over `NETS` nets."""
@@ -91,14 +92,14 @@ def test_coverage_of_the_bands_over_100_random_configs(monkeypatch: pytest.Monke
         for name, sample in samples_of_config(stream).items():
             samples[name].append(sample)
     for name, of_name in samples.items():
-        band = theory_types.q_band if name == "q" else theory_types.gaussian_band
+        band = bands.q_band if name == "q" else bands.gaussian_band
         assert len(of_name) > CONFIGS * 0.8
-        for sigmas, wanted in ((theory_types.BAND_SIGMAS, 0.9973), (TWO_SIDED_95, 0.95)):
-            monkeypatch.setattr(theory_types, "BAND_SIGMAS", sigmas)
+        for sigmas, wanted in ((bands.BAND_SIGMAS, 0.9973), (TWO_SIDED_95, 0.95)):
+            monkeypatch.setattr(bands, "BAND_SIGMAS", sigmas)
             share, error = coverage(of_name, band)
             print(f"{name}: {sigmas:.2f} sigmas hold {share:.4f} ± {error:.4f}, expected {wanted}")
             tolerance = 3 * error + BIAS_OF_THEORY
             assert abs(share - wanted) < tolerance, name
-        monkeypatch.setattr(theory_types, "BAND_SIGMAS", 0.7 * TWO_SIDED_95)
+        monkeypatch.setattr(bands, "BAND_SIGMAS", 0.7 * TWO_SIDED_95)
         assert coverage(of_name, band)[0] < wanted - tolerance, "a band narrower by 30 % is noticed"
         monkeypatch.undo()

@@ -14,11 +14,12 @@ from torch.nn.functional import normalize, one_hot
 
 from initbench.components.activation import bound
 from initbench.theory import propagation
+from initbench.theory.bands import PredictedStatistic, q_band
 from initbench.theory.expectations import Correlation, next_correlation
 from initbench.theory.pair_expectations import difference, pair_expectations
 from initbench.theory.preactivation import PreactivationDistribution
 from initbench.theory.propagation import propagate
-from initbench.theory.types import InputStatistics, PredictedStatistic, TheoryLayer, q_band
+from initbench.theory.types import InputStatistics, TheoryLayer
 
 NETS, WIDTH, DEPTH, SAMPLES, CLASSES = 200, 128, 8, 32, 10
 PLACES = (1, 4, DEPTH - 2)

@@ -18,11 +18,11 @@ def pivot_table(judged: AnalysedTable, name: str, title: str) -> ComparisonTable
     """Return a pivot table of the means of a metric: values of the first key down, of the second across."""
     metric = METRICS[name]
     down, across = judged.table.by
-    row_by_keys = {(_format_key(row.key[down]), _format_key(row.key[across])): row for row in judged.rows}
-    columns = _ordered([row.key[across] for row in judged.rows])
+    row_by_keys = {(key_value(row.key[down]), key_value(row.key[across])): row for row in judged.rows}
+    columns = ordered_key_values([row.key[across] for row in judged.rows])
     corner = f"{down} ↓  {across} →"
     block = ComparisonTable(f"{title} · {name}", [corner, *columns], frozenset([corner]))
-    for value in _ordered([row.key[down] for row in judged.rows]):
+    for value in ordered_key_values([row.key[down] for row in judged.rows]):
         block.add(value, *(_cell(judged, metric, row_by_keys.get((value, column))) for column in columns))
     unit = ", in %" if metric.form == "percent" else ""
     block.notes = [
@@ -39,13 +39,13 @@ def _cell(judged: AnalysedTable, metric: Metric, row: Row | None) -> TableCell:
         return TableCell(NO_RUNS)
     summary = row.metrics[metric.name]
     if summary.mean is None:
-        return TableCell(_missing_mean(metric, row))
+        return TableCell(missing_mean(metric, row))
     words = formatting.format_mean_std(metric, row)
     counted = words if summary.n != row.n else f"{words} ({row.n})"
     return TableCell(counted, judged.shown_letters(metric.name).get(row.label, ""))
 
 
-def _missing_mean(metric: Metric, row: Row) -> str:
+def missing_mean(metric: Metric, row: Row) -> str:
     """Return the text of a cell that has no mean."""
     if not row.n:
         return f"unfinished ({row.unfinished})"
@@ -54,12 +54,13 @@ def _missing_mean(metric: Metric, row: Row) -> str:
     return f"{formatting.format_mean(metric, row)} ({row.n})"
 
 
-def _format_key(value: Any) -> str:
+def key_value(value: Any) -> str:
+    """Return the value of a key as the text of a heading."""
     return text.one_line(formatting.format_config_value(value))
 
 
-def _ordered(values: list[Any]) -> list[str]:
+def ordered_key_values(values: list[Any]) -> list[str]:
     """Return the distinct values as text: numbers in ascending order, then words."""
     numbers = sorted({value for value in values if isinstance(value, int | float)})
-    words = sorted({_format_key(value) for value in values if not isinstance(value, int | float)})
-    return [*dict.fromkeys(map(_format_key, numbers)), *words]
+    words = sorted({key_value(value) for value in values if not isinstance(value, int | float)})
+    return [*dict.fromkeys(map(key_value, numbers)), *words]

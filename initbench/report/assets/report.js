@@ -1,18 +1,23 @@
 // Makes the static page interactive. Everything is readable without this script.
 const vegaEmbed = window.initbenchVega.vegaEmbed;
 const config = JSON.parse(document.getElementById("report-config").textContent);
-const initial = {hidden: [], baseline: config.baseline, step: 0, layer: null};
+const initial = {hidden: [], baseline: config.baseline, step: 0, layer: null, point: null};
 const state = {...initial};
 const figures = new Map();
 const slider = document.getElementById("step");
+const playButton = document.getElementById("play");
+const baselineList = document.getElementById("baseline");
+const rowBoxes = [...document.querySelectorAll(".row-shown")];
 const layerSlider = document.getElementById("layer");
 const steps = slider ? slider.dataset.steps.split(" ").map(Number) : [];
 const nearestStep = (step) => steps.reduce((best, s) => (Math.abs(s - step) < Math.abs(best - step) ? s : best));
 
+// Data are read when a figure is first drawn or saved.
 function register(element) {
-  const data = JSON.parse(element.querySelector(".figure-data").textContent);
-  const figure = {element, data, plot: element.querySelector(".plot"), view: null, isLinear: false};
-  figures.set(data.key, figure);
+  const figure = {element, plot: element.querySelector(".plot"), view: null, isLinear: false};
+  let data;
+  Object.defineProperty(figure, "data", {get: () => (data ??= readData(element))});
+  figures.set(element.dataset.key, figure);
   element.querySelector(".tools").hidden = false;
   element.querySelector(".svg").addEventListener("click", () => saveSvg(figure));
   element.querySelector(".csv").addEventListener("click", () => saveCsv(figure));
@@ -21,6 +26,17 @@ function register(element) {
     event.target.textContent = figure.isLinear ? "Logarithmic axis" : "Linear axis";
     draw(figure);
   });
+}
+
+// A column is a list, or runs of equal values.
+const unpacked = (column) => (
+  Array.isArray(column) ? column : column.values.flatMap((value, i) => Array(column.counts[i]).fill(value))
+);
+
+function readData(element) {
+  const data = JSON.parse(element.querySelector(".figure-data").textContent);
+  for (const [name, column] of Object.entries(data.columns)) data.columns[name] = unpacked(column);
+  return data;
 }
 
 function rowsOf(data) {
@@ -35,7 +51,10 @@ function withLinearAxis(spec, channels) {
   const copy = {};
   for (const [key, value] of Object.entries(spec)) {
     copy[key] = withLinearAxis(value, channels);
-    if (channels.includes(key) && value?.scale?.type === "log") copy[key].scale = {...value.scale, type: "linear"};
+    if (channels.includes(key) && value?.scale?.type === "log") {
+      copy[key].scale = {...value.scale, type: "linear"};
+      if (value.axis) copy[key].axis = {...value.axis, values: null, format: null, labelExpr: null};
+    }
   }
   return copy;
 }
@@ -62,16 +81,33 @@ async function draw(figure) {
   plot.replaceChildren(holder);
   Object.assign(figure, {view, width});
   view.addEventListener("click", (_event, item) => select(item?.datum));
+  await showState(figure);  // which may have changed in the meantime
   plot.dataset.drawn = "true";
 }
 
-// A click on a mark selects its layer; on a learning curve, the probe nearest to its step.
+// A click on a mark selects its layer, and the probe nearest to its step unless that is shown already.
 function select(datum) {
+  const change = {};
+  if (steps.length && Number.isFinite(datum?.step) && !isShown(datum)) change.step = nearestStep(datum.step);
   if (Number.isInteger(datum?.layer)) {
-    update({layer: datum.layer === state.layer ? null : datum.layer});
-  } else if (steps.length && Number.isFinite(datum?.step)) {
-    update({step: nearestStep(datum.step)});
+    change.layer = datum.layer === state.layer && !("step" in change) ? null : datum.layer;
   }
+  if (Number.isInteger(datum?.point) && datum.layer === undefined) {
+    change.point = datum.point === state.point ? null : datum.point;
+  }
+  if (Object.keys(change).length) update(change);
+}
+
+// Whether a record stands for the selected step; records of learning curves stand for their own step only.
+function isShown({step, until}) {
+  return step <= state.step && state.step < (until ?? step);
+}
+
+function showState({view, data}) {
+  for (const {name} of data.spec.params ?? []) {
+    if (name in state) view.signal(name, state[name]);
+  }
+  return view.runAsync();
 }
 
 async function update(change) {
@@ -79,18 +115,13 @@ async function update(change) {
   showControls();
   writeFragment();
   const drawn = [...figures.values()].filter((figure) => figure.view);
-  await Promise.all(drawn.map((figure) => {
-    for (const {name} of figure.data.spec.params ?? []) {
-      if (name in state) figure.view.signal(name, state[name]);
-    }
-    return figure.view.runAsync();
-  }));
+  await Promise.all(drawn.map(showState));
   document.body.dataset.updates = String(Number(document.body.dataset.updates ?? 0) + 1);
 }
 
 function showControls() {
-  for (const box of document.querySelectorAll(".row-shown")) box.checked = !state.hidden.includes(box.dataset.row);
-  for (const box of document.querySelectorAll(".row-baseline")) box.checked = box.dataset.row === state.baseline;
+  for (const box of rowBoxes) box.checked = !state.hidden.includes(box.dataset.row);
+  if (baselineList) baselineList.value = state.baseline;
   if (slider) {
     slider.value = String(Math.max(0, steps.indexOf(state.step)));
     document.getElementById("step-value").textContent = state.step.toLocaleString("en");
@@ -111,6 +142,7 @@ function writeFragment() {
   const query = new URLSearchParams(state.hidden.map((name) => ["hidden", name]));
   if (state.step) query.set("step", state.step);
   if (state.layer !== null) query.set("layer", state.layer);
+  if (state.point !== null) query.set("point", state.point);
   if (state.baseline) query.set("baseline", state.baseline);
   const [anchor] = location.hash.split("?");
   const text = query.toString();
@@ -119,18 +151,22 @@ function writeFragment() {
 
 function readFragment() {
   const [anchor, text] = location.hash.split("?");
+  const target = document.getElementById(anchor.slice(1));
+  target?.closest("details")?.setAttribute("open", "");
   if (text === undefined) return;
   const query = new URLSearchParams(text);
-  const names = [...document.querySelectorAll(".row-shown")].map((box) => box.dataset.row);
+  const names = rowBoxes.map((box) => box.dataset.row);
   const layer = Number(query.get("layer"));
   const step = Number(query.get("step"));
+  const point = Number(query.get("point") ?? NaN);
   Object.assign(state, {
     step: steps.length && Number.isFinite(step) ? nearestStep(step) : 0,
     layer: Number.isInteger(layer) && layer > 0 ? layer : null,
+    point: Number.isInteger(point) ? point : null,
     baseline: names.includes(query.get("baseline")) ? query.get("baseline") : "",
     hidden: query.getAll("hidden").filter((name) => names.includes(name)),
   });
-  document.getElementById(anchor.slice(1))?.scrollIntoView();
+  target?.scrollIntoView();
 }
 
 function download(name, type, text) {
@@ -138,19 +174,57 @@ function download(name, type, text) {
   link.href = URL.createObjectURL(new Blob([text], {type}));
   link.download = name;
   link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
 }
 
 async function saveSvg(figure) {
   if (!figure.view) await draw(figure);
-  download(`${figure.data.key}.svg`, "image/svg+xml", await figure.view.toSVG());
+  const svg = new DOMParser().parseFromString(await figure.view.toSVG(), "image/svg+xml").documentElement;
+  addLegend(svg);
+  download(`${figure.data.key}.svg`, "image/svg+xml", new XMLSerializer().serializeToString(svg));
+}
+
+// A saved picture has the visible rows of the page's legend below the marks, if it has their colours.
+function addLegend(svg) {
+  const keys = rowBoxes.filter((box) => box.checked).map((box) => box.closest("li").querySelector(".key line"));
+  const marks = [...svg.querySelectorAll("[stroke], [fill]")];
+  const colours = new Set(marks.flatMap((mark) => [mark.getAttribute("stroke"), mark.getAttribute("fill")]));
+  if (!keys.some((key) => colours.has(key.getAttribute("stroke")))) return;
+  const [width, height] = ["width", "height"].map((name) => Number(svg.getAttribute(name)));
+  const context = document.createElement("canvas").getContext("2d");
+  const font = {"font-family": config.config.font, "font-size": 11};
+  context.font = `${font["font-size"]}px ${font["font-family"]}`;
+  let [x, y] = [10, height + 10];
+  for (const key of keys) {
+    const name = key.closest("li").querySelector("span").textContent;
+    const space = 50 + context.measureText(name).width;
+    if (x > 10 && x + space > width) [x, y] = [10, y + 16];
+    const line = svg.appendChild(key.cloneNode());
+    line.setAttribute("transform", `translate(${x},${y - 6})`);
+    const text = svg.appendChild(document.createElementNS(svg.namespaceURI, "text"));
+    for (const [attribute, value] of Object.entries({x: x + 30, y: y + 4, fill: "currentColor", ...font})) {
+      text.setAttribute(attribute, value);
+    }
+    text.textContent = name;
+    x += space;
+  }
+  svg.setAttribute("height", y + 12);
+  svg.setAttribute("viewBox", `0 0 ${width} ${y + 12}`);
+}
+
+// Numbers as Python writes them, so that the file equals that of `initbench figure`.
+function csvNumber(value) {
+  const [digits, exponent] = value.toExponential().split("e");
+  if (value === 0 || (exponent >= -4 && exponent < 16)) return String(value);
+  return `${digits}e${exponent[0]}${exponent.slice(1).padStart(2, "0")}`;
 }
 
 function csvCell(value) {
   if (value === null || value === undefined) return "";
-  const text = Array.isArray(value) ? value.join(" ") : String(value);
-  const inert = typeof value !== "number" && /^[=+\-@]/.test(text) ? `'${text}` : text;
-  return /[",\n]/.test(inert) ? `"${inert.replaceAll('"', '""')}"` : inert;
+  if (typeof value === "number") return csvNumber(value);
+  const text = Array.isArray(value) ? value.map(csvCell).join(" ") : String(value);
+  const inert = /^[=+\-@]/.test(text) && !Array.isArray(value) ? `'${text}` : text;
+  return /[",\r\n]/.test(inert) ? `"${inert.replaceAll('"', '""')}"` : inert;
 }
 
 function saveCsv(figure) {
@@ -184,23 +258,62 @@ function makeSortable(table) {
 document.querySelectorAll("figure").forEach(register);
 document.querySelectorAll("table.sortable").forEach(makeSortable);
 document.getElementById("sliders").hidden = false;
-for (const box of document.querySelectorAll("#legend input")) box.disabled = false;
+for (const box of rowBoxes) box.disabled = false;
 document.getElementById("controls").addEventListener("submit", (event) => event.preventDefault());
 document.getElementById("legend").addEventListener("change", ({target}) => {
-  const {row} = target.dataset;
-  if (target.classList.contains("row-baseline")) {
-    update({baseline: target.checked ? row : ""});
-  } else {
-    const others = state.hidden.filter((name) => name !== row);
-    update({hidden: target.checked ? others : [...others, row]});
-  }
+  const others = state.hidden.filter((name) => name !== target.dataset.row);
+  update({hidden: target.checked ? others : [...others, target.dataset.row]});
 });
+
+// The buttons for all rows apply to the rows that the search finds.
+const finder = document.getElementById("finder");
+if (finder) {
+  const filter = document.getElementById("filter");
+  const isFound = (box) => box.dataset.row.toLowerCase().includes(filter.value.trim().toLowerCase());
+  const found = () => rowBoxes.filter(isFound).map((box) => box.dataset.row);
+  finder.hidden = false;
+  filter.addEventListener("input", () => {
+    for (const box of rowBoxes) box.closest("li").hidden = !isFound(box);
+  });
+  document.getElementById("all").addEventListener("click", () => {
+    const shown = new Set(found());
+    update({hidden: state.hidden.filter((name) => !shown.has(name))});
+  });
+  document.getElementById("none").addEventListener("click", () => {
+    update({hidden: [...new Set([...state.hidden, ...found()])]});
+  });
+}
+
+let playing = null;
+function stop() {
+  clearInterval(playing);
+  playing = null;
+  playButton.textContent = "Play";
+}
+playButton?.addEventListener("click", () => {
+  if (playing) return stop();
+  playButton.textContent = "Pause";
+  if (state.step === steps.at(-1)) update({step: steps[0]});
+  playing = setInterval(() => {
+    const next = steps.indexOf(state.step) + 1;
+    if (next >= steps.length) return stop();
+    update({step: steps[next]});
+  }, 600);
+});
+baselineList?.addEventListener("change", () => update({baseline: baselineList.value}));
 slider?.addEventListener("input", () => update({step: steps[Number(slider.value)]}));
 layerSlider?.addEventListener("input", () => update({layer: Number(layerSlider.value) || null}));
 document.getElementById("reset").addEventListener("click", () => update({...initial, hidden: []}));
 window.addEventListener("hashchange", () => { readFragment(); update({}); });
 readFragment();
 showControls();
+
+// Links scroll to a heading below the controls, which stay at the top of wide windows.
+const controls = document.getElementById("controls");
+new ResizeObserver(() => {
+  const isSticky = getComputedStyle(controls).position === "sticky";
+  document.documentElement.style.scrollPaddingTop = `${isSticky ? controls.offsetHeight + 8 : 0}px`;
+}).observe(controls);
 
 // Figures are drawn when they come near the window, so that a page of 50 runs opens at once.
 const observer = new IntersectionObserver((entries) => {

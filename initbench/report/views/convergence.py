@@ -12,7 +12,7 @@ from initbench.render.text import format_loss, format_percent
 from initbench.report.figure import ReportFigure, columns_of, rounded
 from initbench.report.parameters import BASELINE, HIDDEN, HIDE_ROWS, relative_to_baseline
 from initbench.report.report_runs import ReportRow, ReportRuns
-from initbench.report.theme import row_channels
+from initbench.report.theme import log_axis, row_channels
 
 _ACCURACY, _TRAIN_LOSS = 3, 1
 _COLUMNS = ("row", "seed", "step", "kind", "value", "low", "high")
@@ -34,13 +34,25 @@ def _figure(report: ReportRuns, quantity: int, key: str, title: str, axis: str) 
         key=key,
         title=title,
         takeaway=_takeaway(report, quantity),
-        caption=f"{title} against updates ({report.provenance}). Thin lines are seeds, thick lines their"
-        f" means, bands the {100 * confidence:g} % interval of the mean (Student's t). Crosses mark"
-        " divergences.",
+        caption=" ".join([f"{title} against updates ({report.provenance}).", *_marks(records, confidence)]),
         columns=columns_of(records, _COLUMNS),
-        spec=_spec(report, axis, floor=_smallest(records) if is_loss else None),
+        spec=_spec(report, axis, records, floor=_smallest(records) if is_loss else None),
         log_channels=("y",) if is_loss else (),
     )
+
+
+def _marks(records: Sequence[dict[str, Any]], confidence: float) -> Iterator[str]:
+    """Yield sentences on the marks that the figure has."""
+    if len({(record["row"], record["seed"]) for record in records if record["kind"] == "seed"}) > len(
+        {record["row"] for record in records}
+    ):
+        yield "Thin lines are seeds, thick lines with marks their means."
+    else:
+        yield "Each line is one seed."
+    if any(record.get("low") is not None for record in records):
+        yield f"Bands: {100 * confidence:g} % interval of the mean (Student's t)."
+    if any(record["kind"] == "diverged" for record in records):
+        yield "Crosses mark divergences."
 
 
 def _points(row: ReportRow) -> Iterator[list[float | None]]:
@@ -120,14 +132,26 @@ def _smallest(records: Sequence[dict[str, Any]]) -> float:
     )
 
 
-def _spec(report: ReportRuns, axis: str, *, floor: float | None) -> dict[str, Any]:
+def _spec(
+    report: ReportRuns, axis: str, records: Sequence[dict[str, Any]], *, floor: float | None
+) -> dict[str, Any]:
     """Return the specification, with a logarithmic axis if there is a `floor` for intervals."""
     is_log = floor is not None
     lines = row_channels(report.names, report.styles)
+    points = row_channels(report.names, report.styles, marks="point")
     area = row_channels(report.names, report.styles, marks="area")
     x = {"field": "step", "type": "quantitative", "title": "updates"}
-    scale: dict[str, Any] = {"type": "log", "nice": False} if is_log else {"domainMin": 0, "domainMax": 100}
-    y = {"field": "shown", "type": "quantitative", "title": axis, "scale": scale}
+    # Differences from a baseline have no fixed limits.
+    scale: dict[str, Any] = (
+        {"type": "log", "nice": False}
+        if is_log
+        else {
+            "domainMin": {"expr": "baseline ? null : 0"},
+            "domainMax": {"expr": "baseline ? null : 100"},
+        }
+    )
+    ticks = log_axis(record["value"] for record in records) if is_log else {}
+    y = {"field": "shown", "type": "quantitative", "title": axis, "scale": scale, "axis": ticks}
     tooltip = [
         {"field": "row", "title": "row"},
         {"field": "seed", "title": "seed"},
@@ -151,7 +175,8 @@ def _spec(report: ReportRuns, axis: str, *, floor: float | None) -> dict[str, An
                     {"filter": "datum.kind == 'mean' && isValid(datum.low) && !baseline"},
                     {"calculate": "datum.low" if floor is None else f"max(datum.low, {floor})", "as": "from"},
                 ],
-                "mark": {"type": "area", "opacity": 0.15, "clip": True},
+                # Bands of many rows would hide the lines.
+                "mark": {"type": "area", "opacity": min(0.15, 0.45 / len(report.rows)), "clip": True},
                 "encoding": {
                     "y": {"field": "from", "type": "quantitative", "scale": scale, "title": axis},
                     "y2": {"field": "high"},
@@ -165,8 +190,13 @@ def _spec(report: ReportRuns, axis: str, *, floor: float | None) -> dict[str, An
             },
             {
                 "transform": [{"filter": "datum.kind == 'mean'"}],
-                "mark": {"type": "line", "strokeWidth": 2.4, "point": {"size": 12, "filled": True}},
-                "encoding": {"y": y, **lines, "tooltip": tooltip},
+                "mark": {"type": "line", "strokeWidth": 2.4},
+                "encoding": {"y": y, **lines},
+            },
+            {
+                "transform": [{"filter": "datum.kind == 'mean'"}],
+                "mark": {"type": "point", "size": 30, "filled": True, "opacity": 1},
+                "encoding": {"y": y, **points, "tooltip": tooltip},
             },
             {
                 "transform": [{"filter": "datum.kind == 'diverged' && !baseline"}],

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from initbench.analysis.stats.summary import summarise_geometric
 from initbench.probing.log_slopes import VANISHING_RATIO
 from initbench.render.text import format_number
 from initbench.report.figure import ReportFigure, columns_of, rounded
@@ -20,10 +21,23 @@ from initbench.report.parameters import (
     relative_to_baseline,
     selected_layer_rule,
 )
-from initbench.report.report_runs import Layer, Moment, ReportRow, ReportRuns
-from initbench.report.theme import DECADES, row_channels
+from initbench.report.report_runs import Layer, LayerReport, LayerRow, Moment
+from initbench.report.theme import log_axis, row_channels
+from initbench.theory.bands import recorded_band, recorded_value
 
-_COLUMNS = ("row", "step", "until", "layer", "value", "least", "most", "theory_low", "theory_high", "limit")
+_COLUMNS = (
+    "row",
+    "step",
+    "until",
+    "layer",
+    "value",
+    "least",
+    "most",
+    "theory",
+    "theory_low",
+    "theory_high",
+    "limit",
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +52,22 @@ class DepthStatistic:
     limit_at: int | None = None
     """Position of the hidden layer that a vanishing signal is compared with, 0 or -1; None: no limit."""
     theory: str | None = None
-    """Name of the statistic in the stored theory."""
+    """Name of the statistic in the theory of a layer."""
+    is_theory_ratio: bool = False
+    """Whether theory predicts the ratio of a layer's value to that of the next layer."""
+    is_geometric: bool = False
+    """Whether the mean over seeds is geometric, or 0 if it is 0 under a seed."""
+
+    @property
+    def kind_of_mean(self) -> str:
+        """Name of the mean that `mean` computes."""
+        return "geometric means" if self.is_geometric else "means"
+
+    def mean(self, values: Sequence[float]) -> float:
+        """Return the mean of the finite values of one layer under all seeds."""
+        if self.is_geometric:
+            return summarise_geometric(values).mean or 0.0
+        return math.fsum(values) / len(values)
 
 
 def _of_activation(name: str) -> Callable[[Layer], float | None]:
@@ -70,6 +99,9 @@ STATISTICS = (
         lambda layer: layer["grad"]["pre_q"],
         True,
         limit_at=-1,
+        theory="grad_ratio",
+        is_theory_ratio=True,
+        is_geometric=True,
     ),
     DepthStatistic("dead-units", "Dead units", "share of dead units", _of_activation("dead_fraction"), False),
     DepthStatistic(
@@ -78,11 +110,12 @@ STATISTICS = (
         "share of saturated activations",
         _of_activation("saturated_fraction"),
         False,
+        theory="saturated_fraction",
     ),
 )
 
 
-def depth_figures(report: ReportRuns) -> Iterator[ReportFigure]:
+def depth_figures(report: LayerReport) -> Iterator[ReportFigure]:
     """Yield the figures of the statistics that the runs have and that are not zero everywhere."""
     for statistic in STATISTICS:
         records = [record for row in report.rows for record in _records(row, statistic)]
@@ -90,15 +123,19 @@ def depth_figures(report: ReportRuns) -> Iterator[ReportFigure]:
             yield _figure(report, statistic, records)
 
 
-def _figure(report: ReportRuns, statistic: DepthStatistic, records: list[dict[str, Any]]) -> ReportFigure:
+def _figure(report: LayerReport, statistic: DepthStatistic, records: list[dict[str, Any]]) -> ReportFigure:
+    has_theory = any(record["theory"] is not None for record in records)
     has_band = any(record["theory_low"] is not None for record in records)
     has_limit = any(record["limit"] is not None for record in records)
     caption = (
-        f"{statistic.title} in each layer ({report.provenance}). Points are means over seeds, bars the"
-        " smallest and largest seed."
+        f"{statistic.title} in each layer ({report.provenance}). Points are {statistic.kind_of_mean} over"
+        " seeds, bars the smallest and largest seed."
     )
     if has_band:
         caption += " Shaded: where mean-field theory expects the mean of these seeds at init."
+    if has_theory:
+        caption += " Dashed: the value that theory expects"
+        caption += ", given that of the last layer." if statistic.is_theory_ratio else "."
     if has_limit:
         caption += f" Dotted: {VANISHING_RATIO:g} of the first value in the direction of the pass, below"
         caption += " which the diagnosis calls the signal vanishing."
@@ -108,31 +145,34 @@ def _figure(report: ReportRuns, statistic: DepthStatistic, records: list[dict[st
         takeaway=_takeaway(report, statistic),
         caption=caption,
         columns=columns_of(records, _COLUMNS),
-        spec=_spec(report, statistic),
+        spec=_spec(report, statistic, records),
         log_channels=("y",) if statistic.is_log else (),
     )
 
 
-def _records(row: ReportRow, statistic: DepthStatistic) -> Iterator[dict[str, Any]]:
+def _records(row: LayerRow, statistic: DepthStatistic) -> Iterator[dict[str, Any]]:
     for moment in row.moments:
-        for position, values in _by_layer(moment, statistic):
+        limit = rounded(_limit(moment, statistic))
+        expected = _expected(moment, statistic)
+        for position, values in values_by_layer(moment, statistic):
             layer = moment.layers[0][position]
-            low, high = _band(layer, statistic)
+            low, high = _band(layer, statistic, len(moment.layers))
             yield {
                 "row": row.name,
                 "step": moment.step,
                 "until": moment.until,
                 "layer": layer["index"],
-                "value": rounded(math.fsum(values) / len(values)),
+                "value": rounded(statistic.mean(values)),
                 "least": rounded(min(values)) if len(values) > 1 else None,
                 "most": rounded(max(values)) if len(values) > 1 else None,
+                "theory": rounded(expected.get(position)),
                 "theory_low": low,
                 "theory_high": high,
-                "limit": rounded(_limit(moment, statistic)),
+                "limit": limit,
             }
 
 
-def _by_layer(moment: Moment, statistic: DepthStatistic) -> Iterator[tuple[int, list[float]]]:
+def values_by_layer(moment: Moment, statistic: DepthStatistic) -> Iterator[tuple[int, list[float]]]:
     """Yield the positions of the layers with a finite value under every seed, with the values."""
     for position, layers in enumerate(zip(*moment.layers, strict=False)):
         values = [value for layer in layers if (value := _finite(statistic.value(layer))) is not None]
@@ -146,29 +186,56 @@ def _limit(moment: Moment, statistic: DepthStatistic) -> float | None:
         return None
     hidden = [p for p, layer in enumerate(moment.layers[0]) if layer["act"] is not None]
     by_position = {
-        position: values for position, values in _by_layer(moment, statistic) if position in hidden
+        position: values for position, values in values_by_layer(moment, statistic) if position in hidden
     }
     if len(by_position) < 2:
         return None
     values = by_position[sorted(by_position)[statistic.limit_at]]
-    return VANISHING_RATIO * math.fsum(values) / len(values)
+    return VANISHING_RATIO * statistic.mean(values)
 
 
-def _band(layer: Layer, statistic: DepthStatistic) -> tuple[float | None, float | None]:
-    bands = (layer.get("theory") or {}).get("band") or {}
-    low, high = bands.get(statistic.theory) or (None, None)
+def _expected(moment: Moment, statistic: DepthStatistic) -> dict[int, float]:
+    """Return the values that theory expects, by position of the layer.
+
+    Ratios are multiplied from the measured mean of the last layer to the first, as far as theory predicts.
+    """
+    if statistic.theory is None:
+        return {}
+    predicted = [recorded_value(layer.get("theory"), statistic.theory) for layer in moment.layers[0]]
+    if not statistic.is_theory_ratio:
+        return {position: value for position, value in enumerate(predicted) if value is not None}
+    measured, last = dict(values_by_layer(moment, statistic)), len(predicted) - 1
+    if last not in measured or not any(predicted):
+        return {}
+    expected = {last: statistic.mean(measured[last])}
+    for position in range(last - 1, -1, -1):
+        ratio = predicted[position]
+        if ratio is None:
+            break
+        expected[position] = ratio * expected[position + 1]
+    return expected
+
+
+def _band(layer: Layer, statistic: DepthStatistic, nets: int) -> tuple[float | None, float | None]:
+    """Return where theory expects the mean over `nets` nets; (None, None) without a band."""
+    if statistic.theory is None or statistic.is_theory_ratio:
+        return None, None
+    band = recorded_band(layer.get("theory"), statistic.theory, nets)
+    if band is None:
+        return None, None
+    low, high = band if statistic.is_log else (max(0.0, band[0]), min(1.0, band[1]))
     return rounded(low), rounded(high)
 
 
-def _takeaway(report: ReportRuns, statistic: DepthStatistic) -> str:
+def _takeaway(report: LayerReport, statistic: DepthStatistic) -> str:
     """Describe the change of the statistic over the hidden layers at the first probe of each row."""
     sentences = []
     for row in report.rows[:4]:
         first = next(iter(row.moments), None)
         if first is None:
             continue
-        hidden = [values for position, values in _by_layer(first, statistic)]
-        means = [math.fsum(values) / len(values) for values in hidden]
+        hidden = [values for position, values in values_by_layer(first, statistic)]
+        means = [statistic.mean(values) for values in hidden]
         if statistic.is_log and len(means) > 1 and min(means[0], means[-1]) > 0:
             factor = (means[-1] / means[0]) ** (1 / (len(means) - 1))
             sentences.append(f"{row.name}: ×{format_number(factor)} a layer")
@@ -184,14 +251,18 @@ def _finite(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _spec(report: ReportRuns, statistic: DepthStatistic) -> dict[str, Any]:
+def _spec(
+    report: LayerReport, statistic: DepthStatistic, records: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
     lines = row_channels(report.names, report.styles)
     points = row_channels(report.names, report.styles, marks="point")
     area = row_channels(report.names, report.styles, marks="area")
     scale: dict[str, Any] = {"type": "log"} if statistic.is_log else {"zero": True}
-    axis = {"format": "~e", "values": DECADES} if statistic.is_log else {"format": "%"}
+    axis_values = (record[name] for record in records for name in ("value", "limit"))
+    axis = log_axis(axis_values) if statistic.is_log else {"format": "%"}
     y = {"field": "shown", "type": "quantitative", "title": statistic.axis, "scale": scale, "axis": axis}
     x = {"field": "layer", "type": "quantitative", "title": "layer", "axis": {"tickMinStep": 1}}
+    x["scale"] = {"zero": False, "nice": False, "padding": 6}
     tooltip = [
         {"field": "row", "title": "row"},
         {"field": "layer", "title": "layer"},
@@ -199,6 +270,7 @@ def _spec(report: ReportRuns, statistic: DepthStatistic) -> dict[str, Any]:
         {"field": "value", "title": statistic.axis, "format": ".6g"},
         {"field": "least", "title": "least seed", "format": ".6g"},
         {"field": "most", "title": "most seed", "format": ".6g"},
+        {"field": "theory", "title": "theory", "format": ".6g"},
     ]
 
     def bounds(low: str, high: str) -> dict[str, Any]:
@@ -229,23 +301,34 @@ def _spec(report: ReportRuns, statistic: DepthStatistic) -> dict[str, Any]:
 def _decorations(
     statistic: DepthStatistic, bounds: Callable[[str, str], dict[str, Any]], area: dict[str, Any]
 ) -> Sequence[dict[str, Any]]:
-    """Return the marks behind the lines: band of theory, spread of seeds and limit of the diagnosis."""
+    """Return the marks behind the lines: theory, spread of seeds and limit of the diagnosis."""
+
+    def condition(*columns: str) -> list[dict[str, Any]]:
+        """Return the filter to records with these columns, which a logarithmic axis can show."""
+        terms = [
+            f"isValid(datum.{column})" + (f" && datum.{column} > 0" if statistic.is_log else "")
+            for column in columns
+        ]
+        return [{"filter": " && ".join([*terms, "baseline == ''"])}]
+
+    band = {
+        "transform": condition("theory_low"),
+        "mark": {"type": "area", "opacity": 0.18, "clip": True},
+        "encoding": {**bounds("theory_low", "theory_high"), **area},
+    }
+    theory = {
+        "transform": condition("theory"),
+        "mark": {"type": "line", "strokeDash": [6, 4], "strokeWidth": 1.4, "opacity": 0.9},
+        "encoding": {"y": bounds("theory", "theory")["y"], **area},
+    }
     seeds = {
-        "transform": [{"filter": "isValid(datum.least) && baseline == ''"}],
+        "transform": condition("least"),
         "mark": {"type": "rule", "opacity": 0.5},
         "encoding": {**bounds("least", "most"), **area},
     }
-    if not statistic.is_log:
-        return [seeds]
-    band = {
-        "transform": [{"filter": "isValid(datum.theory_low) && datum.theory_low > 0 && baseline == ''"}],
-        "mark": {"type": "area", "opacity": 0.18},
-        "encoding": {**bounds("theory_low", "theory_high"), **area},
-    }
     limit = {
-        "transform": [{"filter": "isValid(datum.limit) && baseline == ''"}],
+        "transform": condition("limit"),
         "mark": {"type": "line", "strokeDash": [1, 3], "strokeWidth": 1.2, "opacity": 0.8},
         "encoding": {"y": bounds("limit", "limit")["y"], **area},
     }
-    seeds["transform"] = [{"filter": "isValid(datum.least) && datum.least > 0 && baseline == ''"}]
-    return [band, seeds, limit]
+    return [band, theory, seeds, limit]

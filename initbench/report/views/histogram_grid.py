@@ -7,22 +7,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from initbench.render.text import evenly_spaced, format_number
 from initbench.report.figure import ReportFigure, columns_of, rounded
+from initbench.report.panels import MAX_PANELS, PLACES, PanelAxis, panel_note
 from initbench.report.parameters import AT_STEP, HIDDEN, HIDE_ROWS, LAYER, STEP, selected_layer_rule
-from initbench.report.report_runs import Layer, Moment, ReportRow, ReportRuns
+from initbench.report.report_runs import Layer, LayerReport, LayerRow, Moment
 from initbench.report.theme import row_channels
 from initbench.store.histograms import Histogram, parse_histogram
+from initbench.theory.bands import recorded_distribution
 
 MAX_LAYERS = 24
 """Largest number of layers in the grid; of deeper nets, evenly spaced ones are drawn."""
-MAX_COLUMNS = 6
-"""Largest number of rows of the comparison that are drawn next to each other."""
 MAX_HISTOGRAMS = 6000
 """Largest number of histograms of a quantity; with more rows, fewer moments are kept."""
 BINS = 32
 _HEIGHT = 0.85
 """Height of the fullest bin, in distances of two layers."""
+_DRAWN_HEIGHTS = (0.5, 200.0)
+"""Heights between which a predicted curve is drawn, in percent of the fullest bin."""
+IDENTITY_IF_POSITIVE = ("linear", "relu", "leaky_relu", "prelu", "elu", "celu")
+"""Activations with φ(h) = h for h > 0."""
 _REACH = 4.0
 """Half the width of the axis of pre-activations and gradients, in root mean squares."""
 _COLUMNS = (
@@ -39,6 +45,11 @@ _COLUMNS = (
     "zeros",
     "outside",
 )
+_CURVES = {
+    "pre-activation": "the distribution that mean-field theory predicts for the mean of many nets.",
+    "activation": "the positive part of the pre-activations, as mean-field theory predicts it.",
+}
+"""What a predicted curve shows, by the key of the quantity."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,7 @@ QUANTITIES = (
 )
 
 
-def histogram_figures(report: ReportRuns) -> Iterator[ReportFigure]:
+def histogram_figures(report: LayerReport) -> Iterator[ReportFigure]:
     """Yield the grid of each quantity that the runs have histograms of."""
     for quantity in QUANTITIES:
         records: list[dict[str, Any]] = []
@@ -74,34 +85,36 @@ def histogram_figures(report: ReportRuns) -> Iterator[ReportFigure]:
             )
             if deepest > MAX_LAYERS:
                 notes.append(f"{MAX_LAYERS} of up to {deepest} layers are drawn, evenly spaced.")
-            if len(report.rows) > MAX_COLUMNS:
-                notes.append(
-                    f"The first {MAX_COLUMNS} of {len(report.rows)} rows are drawn; hide some to see others."
-                )
+            notes += panel_note(len(report.rows))
+            if any(not record["top"] for record in records):
+                notes.append("Layers without bars have only zeros, or values outside of the axis.")
             if any(len(row.moments) > max_moments for row in report.rows):
                 notes.append(f"{max_moments} probes of each row are kept.")
             yield _figure(report, quantity, records, notes)
 
 
 def _figure(
-    report: ReportRuns, quantity: HistogramQuantity, records: list[dict[str, Any]], notes: list[str]
+    report: LayerReport, quantity: HistogramQuantity, records: list[dict[str, Any]], notes: list[str]
 ) -> ReportFigure:
     axis = (
         f"The axis of each column is scaled to the widest layer of its row (±{_REACH:g} root mean squares)."
         if quantity.is_scaled
         else "All columns share one axis."
     )
-    theory = " Dashed: the Gaussian that mean-field theory predicts." if _has_theory(records) else ""
+    theory = f" Dashed: {_CURVES[quantity.key]}" if _has_theory(records) else ""
+    has_zeros = any(record["zeros"] for record in records)
+    zeros = "; the grey bar on the left is the share of exact zeros, from 0 to 1" if has_zeros else ""
     return ReportFigure(
         key=f"histograms-{quantity.key}",
         title=f"{quantity.title}, layer by layer",
         takeaway=_takeaway(report, quantity),
         caption=f"Histograms of the {quantity.title.lower()} on the probe batch, one seed of each row"
-        f" ({report.provenance}). Bars have the height of the fullest bin; the bar on the left of each"
-        f" histogram is the share of exact zeros, from 0 to 1. {axis}{theory}",
+        f" ({report.provenance}). Bars have the height of the fullest bin{zeros}. {axis}{theory}",
         columns=columns_of(records, _COLUMNS),
         spec=_spec(report, quantity, records),
         size="full",
+        named_rows=report.names[:MAX_PANELS],
+        name_space=0.85 / len(report.names[:MAX_PANELS]),
         notes=notes,
     )
 
@@ -116,7 +129,7 @@ def _drawable(moment: Moment, quantity: HistogramQuantity) -> list[Layer]:
 
 
 def _records(
-    row: ReportRow, order: int, quantity: HistogramQuantity, max_moments: int
+    row: LayerRow, order: int, quantity: HistogramQuantity, max_moments: int
 ) -> Iterator[dict[str, Any]]:
     steps = set(evenly_spaced([moment.step for moment in row.moments], max_moments))
     moments = [moment for moment in row.moments if moment.step in steps]
@@ -129,53 +142,69 @@ def _records(
         for index in indices:
             layer = layers[index]
             histogram = parse_histogram(layer[quantity.section]["histogram"])
-            zeros = _zero_share(layer, quantity)
-            record = _bars(histogram, zeros, reach)
-            if record is not None:
-                theory = _gaussian(layer, quantity, reach, record["top"])
-                yield {
-                    "row": row.name,
-                    "order": order,
-                    "step": moment.step,
-                    "until": until,
-                    "layer": index,
-                    "spacing": rounded(spacing),
-                    **record,
-                    "theory": theory,
-                    "zeros": rounded(zeros),
-                }
+            zeros = _zero_share(layer, quantity, histogram)
+            record = _bars(histogram, zeros, reach) if _has_scale(histogram) else _no_bars(zeros)
+            yield {
+                "row": row.name,
+                "order": order,
+                "step": moment.step,
+                "until": until,
+                "layer": index,
+                "spacing": rounded(spacing),
+                **record,
+                "theory": _theory(layer, quantity, row.activation, record, reach or 1.0),
+                "zeros": rounded(zeros),
+            }
 
 
-def _zero_share(layer: Layer, quantity: HistogramQuantity) -> float:
+def _has_scale(histogram: Histogram) -> bool:
+    return histogram.edges[0] < histogram.edges[-1]
+
+
+def _zero_share(layer: Layer, quantity: HistogramQuantity, histogram: Histogram) -> float:
+    """Return the share of exact zeros; for pre-activations with a scale, where it is unknown, 0."""
+    if not _has_scale(histogram):
+        return sum(histogram.counts) / histogram.total if histogram.total else 0.0
     value = layer[quantity.section].get("zero_fraction") if quantity.section != "pre" else 0.0
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
 
-def _axis_reach(moments: Sequence[Moment], quantity: HistogramQuantity) -> float | None:
-    """Return half the width of the axis of a row: that of its widest layer at the first and last probe."""
-    ends = [moments[0], moments[-1]] if moments else []
-    edges = [
-        parse_histogram(layer[quantity.section]["histogram"]).edges[-1]
-        for moment in ends
-        for layer in _drawable(moment, quantity)
-    ]
-    return max((edge for edge in edges if math.isfinite(edge) and edge > 0), default=None)
+def _axis_reach(moments: list[Moment], quantity: HistogramQuantity) -> float | None:
+    """Return half the width of the axis of a row: that of its widest layer at the first and last probe.
+
+    If these have no scale, other probes count; None if no layer has a scale.
+    """
+    for some in (moments[:1] + moments[-1:], moments):
+        histograms = [
+            parse_histogram(layer[quantity.section]["histogram"])
+            for moment in some
+            for layer in _drawable(moment, quantity)
+        ]
+        edges = [histogram.edges[-1] for histogram in histograms if _has_scale(histogram)]
+        if edges:
+            return max(edges)
+    return None
 
 
-def _bars(histogram: Histogram, zeros: float, reach: float | None) -> dict[str, Any] | None:
-    """Return the bins of a histogram on the axis of its column, without exact zeros; None if it is empty.
+def _bars(histogram: Histogram, zeros: float, reach: float | None) -> dict[str, Any]:
+    """Return the bins of a histogram on the axis of its column, without exact zeros.
 
     Shares are relative to the fullest bin, in percent; `top` is the share of all entries in that bin.
+
+    Args:
+        histogram: The histogram, whose first edge is lower than its last.
+        zeros: Share of exact zeros. On a scaled axis they are in the middle bin, however its edge is rounded.
+        reach: Half the width of a scaled axis; None to keep the bins of the histogram.
     """
-    total = sum(histogram.counts) + histogram.below + histogram.above + histogram.nan
-    if not total:
-        return None
+    total = max(1, histogram.total)
     counts = [float(count) for count in histogram.counts]
     edges = histogram.edges
     if zeros:
-        at_zero = next((i for i in range(len(counts)) if edges[i] <= 0.0 < edges[i + 1]), None)
+        at_zero: int | None = len(counts) // 2
+        if reach is None:
+            at_zero = next((i for i in range(len(counts)) if edges[i] <= 0.0 < edges[i + 1]), None)
         if at_zero is not None:
-            counts[at_zero] = max(0.0, counts[at_zero] - zeros * total)
+            counts[at_zero] = max(0.0, counts[at_zero] - round(zeros * total))
     outside: float = histogram.below + histogram.above + histogram.nan
     low, width = edges[0], (edges[-1] - edges[0]) / len(counts)
     if reach is not None:
@@ -194,50 +223,65 @@ def _bars(histogram: Histogram, zeros: float, reach: float | None) -> dict[str, 
     }
 
 
+def _no_bars(zeros: float) -> dict[str, Any]:
+    """Return an empty scaled axis for a tensor without a scale: all entries 0, or some of them not finite."""
+    return {
+        "low": -1.0,
+        "width": 2.0 / BINS,
+        "shares": [0] * BINS,
+        "outside": rounded(1.0 - zeros),
+        "top": 0.0,
+    }
+
+
 def _rebinned(counts: Sequence[float], edges: Sequence[float], reach: float) -> tuple[list[float], float]:
     """Spread counts over BINS equal bins from −reach to reach, each count evenly over its own bin.
 
     Returns:
         The new counts, and the sum of the counts outside.
     """
-    new = [0.0] * BINS
-    size = 2 * reach / BINS
-    outside = 0.0
-    for count, start, end in zip(counts, edges, edges[1:], strict=False):
-        if not count:
-            continue
-        inside = 0.0
-        first, last = math.floor((start + reach) / size), math.floor((end + reach) / size)
-        for bin_ in range(max(0, first), min(BINS - 1, last) + 1):
-            overlap = min(end, -reach + (bin_ + 1) * size) - max(start, -reach + bin_ * size)
-            part = count * (overlap / (end - start) if end > start else 1.0)
-            if part > 0:
-                new[bin_] += part
-                inside += part
-        outside += count - inside
-    return new, max(0.0, outside)
+    below = np.concatenate([[0.0], np.cumsum(counts)])
+    below_new = np.interp(np.linspace(-reach, reach, BINS + 1), edges, below)
+    inside = float(below_new[-1] - below_new[0])
+    return np.diff(below_new).tolist(), max(0.0, float(below[-1]) - inside)
 
 
-def _gaussian(
-    layer: Layer, quantity: HistogramQuantity, reach: float | None, top: float
-) -> list[float] | None:
-    """Return the density of N(0, q) for the q of theory in the middle of each bin, on the scale of the bars.
+def _theory(
+    layer: Layer, quantity: HistogramQuantity, activation: str | None, record: dict[str, Any], reach: float
+) -> list[float | None] | None:
+    """Return the predicted share of each bin, on the scale of the bars.
 
-    Only pre-activations are Gaussian in wide nets.
+    Theory predicts the distribution of pre-activations, and hence that of the positive activations where
+    φ(h) = h; bins of other values, nearly empty ones, and those far above the bars are None.
+
+    Args:
+        layer: The layer.
+        quantity: What the histogram counts.
+        activation: Name of the activation.
+        record: The bars of the histogram.
+        reach: Value at the position 1 of the axis.
+
+    Returns:
+        The shares, or None without a prediction.
     """
-    predicted = ((layer.get("theory") or {}).get("predicted") or {}).get("q")
-    if quantity.key != "pre-activation" or not predicted or reach is None or not top:
+    share_below = recorded_distribution(layer.get("theory"))
+    is_shown = quantity.key == "pre-activation" or (
+        quantity.key == "activation" and activation in IDENTITY_IF_POSITIVE
+    )
+    if share_below is None or not is_shown or not record["top"]:
         return None
-    size, deviation = 2 * reach / BINS, math.sqrt(predicted)
+    least = -math.inf if quantity.key == "pre-activation" or activation == "linear" else 0.0
+    shares: list[float | None] = []
+    for index in range(len(record["shares"])):
+        low = reach * (record["low"] + index * record["width"])
+        share = share_below(low + reach * record["width"]) - share_below(low)
+        height = round(100 * share / record["top"], 1)
+        is_drawn = low >= least and _DRAWN_HEIGHTS[0] <= height <= _DRAWN_HEIGHTS[1]
+        shares.append(height if is_drawn else None)
+    return shares if any(share is not None for share in shares) else None
 
-    def share_below(x: float) -> float:
-        return 0.5 * (1.0 + math.erf(x / (deviation * math.sqrt(2.0))))
 
-    lows = [-reach + i * size for i in range(BINS)]
-    return [round(100 * (share_below(low + size) - share_below(low)) / top, 1) for low in lows]
-
-
-def _takeaway(report: ReportRuns, quantity: HistogramQuantity) -> str:
+def _takeaway(report: LayerReport, quantity: HistogramQuantity) -> str:
     """Compare the widths of the first and the last layer of each row at the first probe."""
     words = []
     for row in report.rows[:4]:
@@ -274,10 +318,7 @@ _TOOLTIP = [
 
 @dataclass(frozen=True)
 class _Axes:
-    """The axes of the grid: each row has its part of the x axis, and each layer its line.
-
-    Facets would be the natural form, but Vega-Lite mixes up the data of facets whose layers have transforms.
-    """
+    """The axes of the grid: each row has its part of the x axis, and each layer its line."""
 
     quantity: HistogramQuantity
     records: Sequence[dict[str, Any]]
@@ -299,14 +340,9 @@ class _Axes:
         return float(max(record["low"] + record["width"] * len(record["shares"]) for record in self.records))
 
     @property
-    def stride(self) -> float:
-        """Distance between the parts of two rows."""
-        return 1.06 * (self.high - self.low)
-
-    @property
-    def offset(self) -> str:
-        """Expression for the distance of a value from its place on the axis."""
-        return f"(datum.place - 1) * {self.stride} - {self.low}"
+    def panels(self) -> PanelAxis:
+        """Part of the x axis that each row has."""
+        return PanelAxis(self.low, self.high, self.rows)
 
     @property
     def layers(self) -> list[int]:
@@ -322,26 +358,24 @@ class _Axes:
         """Return the channel x, whose labels are those of each part."""
         name = f"{self.quantity.key}, scaled" if self.quantity.is_scaled else self.quantity.key
         ticks = [self.first_bin, (self.first_bin + self.high) / 2, self.high]
-        parts = range(min(MAX_COLUMNS, self.rows))
-        visible = f"max(1, min({MAX_COLUMNS}, {self.rows} - length(hidden)))"
-        value = f"(datum.value + 1e-9) % {self.stride} + {self.low}"
+        panels = self.panels
         return {
             "field": "x",
             "type": "quantitative",
             "title": name,
-            "scale": {"domainMin": 0, "domainMax": {"expr": f"{self.stride} * {visible}"}, "nice": False},
+            "scale": panels.scale,
             "axis": {
-                "grid": False,
-                "domain": False,
-                "values": [part * self.stride + tick - self.low for part in parts for tick in ticks],
-                "labelExpr": f"format(round(1e6 * ({value})) / 1e6, '.2~g')",
+                **panels.axis,
+                "values": panels.ticks(ticks),
+                "labelExpr": f"format(round(1e6 * {panels.value}) / 1e6, '.2~g')",
             },
         }
 
     def y(self, field: str = "layer") -> dict[str, Any]:
         """Return the channel y, on which the first layer is at the top."""
         bottom = self.layers[-1] + 0.2 * (self.layers[0] - self.top)
-        axis = {"values": self.layers, "domain": False, "ticks": False, "labelOverlap": False}
+        axis = {"values": self.layers, "tickCount": len(self.layers), "labelOverlap": False}
+        axis |= {"domain": False, "ticks": False}
         scale = {"domain": [bottom, self.top], "nice": False, "zero": False}
         return {"field": field, "type": "quantitative", "title": "layer", "scale": scale, "axis": axis}
 
@@ -356,14 +390,15 @@ class _Axes:
             {"window": [{"op": "row_number", "as": "bin"}], "groupby": ["row", "layer", "step"]},
             {"calculate": "datum.low + datum.width * (datum.bin - 1)", "as": "from"},
             {"calculate": "datum.from + datum.width", "as": "to"},
-            {"calculate": f"datum.from + {self.offset}", "as": "x"},
-            {"calculate": f"datum.to + {self.offset}", "as": "x2"},
+            {"calculate": f"datum.from + {self.panels.offset}", "as": "x"},
+            # Bars overlap a little, or viewers of pictures would show white lines between them.
+            {"calculate": f"datum.to + 0.02 * datum.width + {self.panels.offset}", "as": "x2"},
             self.peak(f"datum.{height} / 100"),
         ]
 
 
 def _spec(
-    report: ReportRuns, quantity: HistogramQuantity, records: Sequence[dict[str, Any]]
+    report: LayerReport, quantity: HistogramQuantity, records: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     axes = _Axes(quantity, records, len(report.rows))
     layers = [
@@ -378,8 +413,7 @@ def _spec(
         "transform": [
             HIDE_ROWS,
             AT_STEP,
-            {"window": [{"op": "dense_rank", "as": "place"}], "sort": [{"field": "order"}]},
-            {"filter": f"datum.place <= {MAX_COLUMNS}"},
+            *PLACES,
         ],
         "layer": [*layers, _theory_marks(axes)] if _has_theory(records) else layers,
     }
@@ -401,7 +435,7 @@ def _zero_marks(axes: _Axes) -> dict[str, Any]:
         "transform": [
             {"filter": "datum.zeros > 0"},
             axes.peak("datum.zeros"),
-            {"calculate": f"datum.low - datum.width * 2 + {axes.offset}", "as": "x"},
+            {"calculate": f"datum.low - datum.width * 2 + {axes.panels.offset}", "as": "x"},
             {"calculate": "datum.x + datum.width * 1.3", "as": "x2"},
         ],
         "mark": {"type": "rect", "color": "currentColor", "opacity": 0.5},
@@ -417,20 +451,21 @@ def _heading_marks(axes: _Axes) -> dict[str, Any]:
     return {
         "transform": [
             {"filter": f"datum.layer === {axes.layers[0]}"},
-            {"calculate": f"{middle} + {axes.offset}", "as": "x"},
+            {"calculate": f"{middle} + {axes.panels.offset}", "as": "x"},
         ],
-        "mark": {"type": "text", "fontWeight": "bold", "limit": 220, "baseline": "top"},
+        "mark": {**axes.panels.heading, "baseline": "middle"},
         "encoding": {"x": axes.x(), "y": y, "text": {"field": "row"}},
     }
 
 
 def _theory_marks(axes: _Axes) -> dict[str, Any]:
-    """Return the dashed curves of the predicted Gaussians."""
+    """Return the dashed curves of the predicted distributions."""
     return {
         "transform": [
             {"filter": "isValid(datum.theory)"},
             *axes.bins("theory", "density"),
-            {"calculate": "(datum.x + datum.x2) / 2", "as": "x"},
+            {"filter": "isValid(datum.density)"},
+            {"calculate": "datum.x + datum.width / 2", "as": "x"},
         ],
         "mark": {"type": "line", "strokeDash": [4, 3], "strokeWidth": 1.2, "color": "currentColor"},
         "encoding": {

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 from initbench.analysis.metrics import METRICS
 from initbench.render.compare.formatting import lettered_cell
 from initbench.render.text import one_line, plural
-from initbench.report.page import HtmlTable, ReportSection
+from initbench.report.page import FoldedText, HtmlTable, ReportSection
 from initbench.report.report_runs import ReportRow, ReportRuns
+from initbench.report.views.gates import GateOutcome, gate_paragraphs, gate_tables
+from initbench.report.views.runs import config_key
 
 MAX_EXPLANATIONS = 8
-"""Largest number of findings that are explained above the table."""
+"""Largest number of findings above the table."""
 _METRICS = ("test_accuracy", "best_val_accuracy", "steps_to_target")
 
 
-def verdict_section(report: ReportRuns, gates: Sequence[str] = ()) -> ReportSection:
+def verdict_section(report: ReportRuns, gates: GateOutcome | None = None) -> ReportSection:
     """Return the section with the gates and one line for each row."""
     rows = [
         [
@@ -28,11 +29,16 @@ def verdict_section(report: ReportRuns, gates: Sequence[str] = ()) -> ReportSect
         ]
         for row in report.rows
     ]
+    findings = _findings(report)
+    more = len(findings) - MAX_EXPLANATIONS
+    notes = [f"{plural(more, 'more finding')}: `initbench show` explains all."] if more > 0 else []
     return ReportSection(
         "verdict",
         "Verdict",
-        paragraphs=[*map(one_line, gates), *_explanations(report)],
+        paragraphs=gate_paragraphs(gates) if gates else [],
+        folds=findings[:MAX_EXPLANATIONS],
         tables=[
+            *(gate_tables(gates) if gates else []),
             HtmlTable(
                 [
                     "row",
@@ -43,7 +49,9 @@ def verdict_section(report: ReportRuns, gates: Sequence[str] = ()) -> ReportSect
                     "n",
                 ],
                 rows,
-            )
+                notes,
+                [config_key(report, number) for number in range(len(report.rows))],
+            ),
         ],
     )
 
@@ -68,18 +76,21 @@ def _counts(row: ReportRow) -> str:
     return ", ".join(words)
 
 
-def _explanations(report: ReportRuns) -> list[str]:
-    """Return the messages of the diagnosis of each row, those of the first run that has any."""
-    sentences = []
+def _findings(report: ReportRuns) -> list[FoldedText]:
+    """Return the findings of each row, those of the first run that has any; divergences come first.
+
+    The first sentence of a message says what was measured, the others give the cause and the remedy.
+    """
+    pairs = []
     for row in report.rows:
         diagnoses = (run.record["diagnosis"] for run in row.runs if run.record.get("diagnosis"))
         findings: list[dict[str, Any]] = next(diagnoses, [])
-        sentences += [
-            f"{row.name}: {finding['code']}: {one_line(finding['message'])}"
-            for finding in findings
-            if finding.get("level") != "note"
-        ]
-    if len(sentences) > MAX_EXPLANATIONS:
-        rest = len(sentences) - MAX_EXPLANATIONS
-        sentences = [*sentences[:MAX_EXPLANATIONS], f"{plural(rest, 'more finding')} in the table below."]
-    return sentences
+        pairs += [(row.name, finding) for finding in findings if finding.get("level") != "note"]
+    pairs.sort(key=lambda each: each[1]["code"] != "diverged")
+    return [_folded(name, finding) for name, finding in pairs]
+
+
+def _folded(name: str, finding: dict[str, Any]) -> FoldedText:
+    words = str(finding["code"]).replace("_", " ")
+    measured, _, advice = one_line(finding["message"]).partition(". ")
+    return FoldedText(f"{name}: {words}: {measured.removesuffix('.')}.", advice)

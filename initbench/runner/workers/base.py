@@ -126,6 +126,13 @@ class WorkerPool(Protocol):
         Exceptions of `deliver` propagate; after one, only `close` may be called.
         """
 
+    def stop(self, deliver: Deliver, seconds: float) -> None:
+        """Tell busy workers to emit a checkpoint of their runs and to stop, and deliver their events.
+
+        Returns after `seconds` at the latest; only `close` may be called afterwards. Exceptions of `deliver`
+        propagate.
+        """
+
     def close(self) -> None:
         """Stop all workers, even busy ones; no events are delivered afterwards."""
 

@@ -46,6 +46,9 @@ class InProcessWorkers:
         except _DeliveryError as refused:
             raise refused.error from None
 
+    def stop(self, deliver: Deliver, seconds: float) -> None:
+        """Do nothing: a training ends with `poll`, and emits its checkpoint there if a signal ends it."""
+
     def close(self) -> None:
         """Do nothing, because no worker runs outside `poll`."""
 

@@ -8,16 +8,18 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing import connection, get_context, parent_process
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
 
-from initbench.errors import DeviceError
+from initbench.errors import DeviceError, Terminated
+from initbench.interrupts import EndsAtStep, install_worker_handler
 from initbench.runner.dataset_cache import DatasetCache
 from initbench.runner.workers.base import (
     PROGRESS_SECONDS,
@@ -28,20 +30,24 @@ from initbench.runner.workers.base import (
     Finished,
     run_task,
 )
+from initbench.runner.workers.fork_server import blocked_signals, safe_path, worker_context
 from initbench.runner.workers.task import WorkerTask
 
 POLL_SECONDS = 0.2
 """Seconds between memory checks of workers with a memory limit."""
 _PIPE_CLOSED = (EOFError, OSError)
 """Errors of a pipe whose other end is closed, possibly in the middle of a message."""
-_SAFE_PATH = "PYTHONSAFEPATH"
 _DIE_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of prctl(2)."""
 
 
-def worker_main(pipe: Connection, parent: int) -> None:
-    """Run tasks from the pipe and send their events, until the pipe is closed or the parent ends."""
-    _exit_with_parent(parent)
+def worker_main(pipe: Connection) -> None:
+    """Run tasks from the pipe and send their events, until the pipe is closed or the runner ends.
+
+    After SIGTERM the process sends a checkpoint of its runs and ends.
+    """
+    _exit_with_runner()
+    install_worker_handler()
     torch.set_num_threads(1)
     datasets = DatasetCache()
 
@@ -51,19 +57,26 @@ def worker_main(pipe: Connection, parent: int) -> None:
         except OSError:
             raise SystemExit from None  # the parent closed the pipe
 
-    with suppress(*_PIPE_CLOSED):
+    try:
         pipe.send(None)  # ready
         while True:
             run_task(pipe.recv(), datasets, send, progress_seconds=PROGRESS_SECONDS)
+    except _PIPE_CLOSED:
+        pass
+    except Terminated as end:
+        os._exit(end.exit_code)  # at once: all events have been sent, and the parent waits for the end
 
 
-def _exit_with_parent(parent: int) -> None:
-    """Make this process end together with its parent, even after kill -9 of the parent."""
+def _exit_with_runner() -> None:
+    """Make this process end together with the one that started it, even after kill -9 of either.
+
+    The parent of a forked worker is the fork server, which ends with the process of the runner.
+    """
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
     process = parent_process()
-    if os.getppid() != parent or process is None:
+    if process is None:
         os._exit(1)
     sentinel = process.sentinel
 
@@ -95,16 +108,29 @@ class ProcessPool:
 
     def poll(self, deliver: Deliver, seconds: float) -> None:
         """Deliver the events of the workers, and enforce the memory limit."""
-        busy = {worker.pipe: worker for worker in self._workers if worker.task is not None}
         seconds = min(seconds, POLL_SECONDS) if self._memory is not None else seconds
+        with EndsAtStep():  # a signal in the middle of a message would lose the messages after it
+            self._deliver_events(deliver, seconds)
+        if self._memory is not None:
+            for worker in self._workers:
+                worker.enforce_memory_limit(self._memory)
+
+    def stop(self, deliver: Deliver, seconds: float) -> None:
+        """Tell busy workers to send a checkpoint and to end, and deliver their events until then."""
+        end = time.monotonic() + seconds
+        for worker in self._workers:
+            worker.request_stop()
+        while (remaining := end - time.monotonic()) > 0.0 and any(w.is_readable for w in self._workers):
+            self._deliver_events(deliver, remaining)
+
+    def _deliver_events(self, deliver: Deliver, seconds: float) -> None:
+        """Wait up to `seconds` for events, and deliver one of each worker that has any."""
+        busy = {worker.pipe: worker for worker in self._workers if worker.is_readable}
         for pipe in connection.wait([pipe for pipe in busy if pipe is not None], seconds):
             assert isinstance(pipe, Connection)
             event = busy[pipe].receive()
             if event is not None:
                 deliver(event)
-        if self._memory is not None:
-            for worker in busy.values():
-                worker.enforce_memory_limit(self._memory)
 
     def close(self) -> None:
         """Kill all worker processes."""
@@ -119,14 +145,20 @@ class _Worker:
         self.device = device
         self.task: WorkerTask | None = None
         self.pipe: Connection | None = None
-        self._process: SpawnProcess | None = None
+        self._process: BaseProcess | None = None
         self._is_here = False
+        self._is_receiving = False
         self._excess: str | None = None
 
     @property
     def is_started(self) -> bool:
         """Whether the process is alive."""
         return self._process is not None and self._process.is_alive()
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether the process has a task, and its next message can be read from the start."""
+        return self.task is not None and self.pipe is not None and not self._is_receiving
 
     def begin(self, task: WorkerTask) -> None:
         """Send the task, or keep it until the process is ready, because an unread pipe holds little."""
@@ -140,10 +172,12 @@ class _Worker:
     def receive(self) -> Event | None:
         """Return the next event; None if the process became ready, `Died` if it is dead."""
         assert self.pipe is not None and self.task is not None
+        self._is_receiving = True  # stays so if a signal leaves the rest of a message in the pipe
         try:
             event: Event | None = self.pipe.recv()
         except _PIPE_CLOSED:
             return self._death_event()
+        self._is_receiving = False
         if event is None:
             self._is_here = True
             self._send(self.task)
@@ -164,6 +198,11 @@ class _Worker:
             self._excess += " are allowed"
             self._process.kill()
 
+    def request_stop(self) -> None:
+        """Tell a busy process to send a checkpoint of its runs and to end."""
+        if self.task is not None and self._process is not None:
+            self._process.terminate()
+
     def end(self) -> None:
         """Kill the process."""
         if self._process is not None:
@@ -173,14 +212,14 @@ class _Worker:
         if self.pipe is not None:
             self.pipe.close()
         self._process = self.pipe = self.task = self._excess = None
-        self._is_here = False
+        self._is_here = self._is_receiving = False
 
     def _start(self) -> None:
-        context = get_context("spawn")
+        context = worker_context(self.device)
         try:
             self.pipe, theirs = context.Pipe()
-            with theirs, _ignore_sigint(), _safe_path():
-                process = context.Process(target=worker_main, args=(theirs, os.getpid()), daemon=True)
+            with theirs, blocked_signals(), safe_path():
+                process = context.Process(target=worker_main, args=(theirs,), daemon=True)
                 process.start()
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
@@ -211,30 +250,3 @@ def resident_bytes(pid: int) -> float:
         command = ["ps", "-o", "rss=", "-p", str(pid)]
         return 1024.0 * float(subprocess.run(command, capture_output=True, timeout=5, check=True).stdout)
     return 0.0
-
-
-@contextmanager
-def _ignore_sigint() -> Iterator[None]:
-    """Block SIGINT, so that processes started inside ignore Ctrl-C, even during imports.
-
-    They inherit the mask of blocked signals. This process receives pending signals when the block ends.
-    """
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-@contextmanager
-def _safe_path() -> Iterator[None]:
-    """Keep processes started inside from importing modules from the working directory."""
-    previous = os.environ.get(_SAFE_PATH)
-    os.environ[_SAFE_PATH] = "1"
-    try:
-        yield
-    finally:
-        if previous is None:
-            del os.environ[_SAFE_PATH]
-        else:
-            os.environ[_SAFE_PATH] = previous

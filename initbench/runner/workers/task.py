@@ -94,6 +94,7 @@ def train(task: WorkerTask, data: PreparedData, emit: Callable[[RunEvent], None]
         data=data,
         device=torch.device(task.device),
         threads=task.threads,
+        inits=[config.init for config in task.configs],
         resume=[restore(resumption.state) for resumption in task.resume],
         checkpoint_seconds=task.checkpoint_seconds,
     )

@@ -1,0 +1,44 @@
+"""Choice of one figure of a report by its key, with the probe and the baseline that it shows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from initbench.errors import UsageError
+from initbench.registry import unknown_name_message
+from initbench.report.build import figures_of
+from initbench.report.figure import ReportFigure
+from initbench.report.print_layout import at_step, relative_to, shows_one_step
+from initbench.report.report_runs import ReportRuns
+
+
+def select_figure(report: ReportRuns, key: str, *, step: int | None = None) -> ReportFigure:
+    """Return a figure that shows one probe, and whose caption describes the nets.
+
+    If the tables have a baseline, the figure shows differences from it or ratios to it.
+
+    Args:
+        report: The runs.
+        key: Key of the figure.
+        step: Number of updates; the nearest probe is shown. At init if None.
+
+    Raises:
+        UsageError: If the runs do not allow the figure, or the figure cannot show a step or the baseline.
+    """
+    figures = {figure.key: figure for figure in figures_of(report)}
+    if key not in figures:
+        problem, listed = unknown_name_message("figure", key, figures), ", ".join(figures)
+        raise UsageError(problem if listed in problem else f"{problem} These runs allow: {listed}")
+    figure = figures[key]
+    if step is not None and not shows_one_step(figure):
+        raise UsageError(f"{key} shows all steps: drop --step")
+    if any(table.baseline is not None for table in report.tables) and not figure.is_comparison:
+        if "baseline" not in figure.parameter_names:
+            raise UsageError(f"{key} cannot be drawn relative to a baseline: drop --baseline")
+        if not report.baseline:
+            raise UsageError(
+                f"the baseline is a row of {len(report.tables)} tables: choose the runs of one with --where"
+            )
+        figure = relative_to(figure, report.baseline)
+    figure = at_step(figure, step or 0)
+    return replace(figure, caption=f"{figure.caption} {report.nets}".rstrip())

@@ -1,0 +1,51 @@
+"""Properties that all figures of a report have in common."""
+
+from __future__ import annotations
+
+import pytest
+
+from initbench.report.build import FIGURE_SECTIONS, FigureBuilder
+from initbench.report.figure import vl_convert
+from initbench.report.views.batch_norm import batch_norm_figures
+from initbench.report.views.covariate_shift import covariate_shift_figures
+from initbench.report.views.pretraining import pretraining_figures
+from initbench.report.views.sweep_map import sweep_figures
+from tests.report.report_runs import (
+    normed_runs,
+    pretrained_runs,
+    report_of,
+    shifted_runs,
+    swept_runs,
+    two_arms,
+)
+
+pytest.importorskip("vl_convert")
+SHOWN = {
+    sweep_figures: swept_runs,
+    batch_norm_figures: normed_runs,
+    covariate_shift_figures: shifted_runs,
+    pretraining_figures: pretrained_runs,
+}
+"""Runs that some figures need."""
+BUILDERS = [pytest.param(build, id=key) for key, _, build in FIGURE_SECTIONS]
+
+
+@pytest.mark.parametrize("build", BUILDERS)
+def test_a_figure_compiles_without_warnings(build: FigureBuilder, capfd: pytest.CaptureFixture[str]) -> None:
+    figures = list(build(report_of(SHOWN.get(build, two_arms)())))
+    assert figures
+    for figure in figures:
+        for legend in (True, False):
+            spec = figure.complete_spec(legend=legend)
+            assert "<svg" in vl_convert().vegalite_to_svg(spec, show_warnings=True)
+            assert capfd.readouterr().err == "", figure.key
+
+
+@pytest.mark.parametrize("build", BUILDERS)
+def test_a_figure_says_what_it_shows_of_which_runs(build: FigureBuilder) -> None:
+    report = report_of(SHOWN.get(build, two_arms)())
+    for figure in build(report):
+        assert figure.takeaway.endswith("."), figure.key
+        assert figure.caption.endswith("."), figure.key
+        assert report.provenance in figure.caption, figure.key
+        assert len({len(column) for column in figure.columns.values()}) == 1, figure.key
