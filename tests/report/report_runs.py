@@ -79,8 +79,11 @@ def two_arms(seeds: int = 3) -> list[StoredRun]:
 
 
 def swept_runs() -> list[StoredRun]:
-    """Return runs of a grid of two inits and three learning rates, of which the largest diverges."""
-    return [
+    """Return runs of a grid of two inits and three learning rates, of which the largest diverges.
+
+    The best accuracy is not the last one.
+    """
+    runs = [
         stored_run(
             f"{scheme}_lr{lr}",
             seed,
@@ -92,6 +95,9 @@ def swept_runs() -> list[StoredRun]:
         for lr in (0.01, 0.1, 0.3)
         for seed in range(2)
     ]
+    for run in runs:
+        run.convergence[-2]["val_accuracy"] += 0.03
+    return runs
 
 
 def normed_runs(seeds: int = 3) -> list[StoredRun]:

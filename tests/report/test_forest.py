@@ -12,6 +12,7 @@ from tests.report.report_runs import figure_of, record_of, report_of, stored_run
 
 RUNS = [
     *two_arms(5),
+    *(stored_run("close", seed, accuracy=0.004 * ((seed * 3) % 4 - 1)) for seed in range(5)),
     stored_run("broken", 0, status="diverged"),
     stored_run("broken", 1, status="diverged"),
     stored_run("single"),
@@ -66,6 +67,7 @@ def test_differences_and_verdicts_are_those_of_compare(metric: str) -> None:
         assert record["value"] == rounded(scale * comparison.difference.difference)
         assert record["estimate"].startswith(difference)
         assert (record["p_text"], record["seeds_needed"]) == (p, seeds)
+        assert record["p"] == rounded(comparison.p_adjusted)
         assert record["filled"] == (comparison.p_adjusted is not None and comparison.p_adjusted < 0.05)
         if comparison.difference.interval is not None:
             assert record["low"] == rounded(scale * comparison.difference.interval.low)
