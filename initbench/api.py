@@ -52,10 +52,11 @@ from initbench.render.run_documents import compare_document, runs_document
 from initbench.render.run_tables import print_experiment
 from initbench.render.text import DASH, plural
 from initbench.report.build import build_page
-from initbench.report.figure import to_svg
+from initbench.report.figure import ReportFigure, to_svg
+from initbench.report.figure_selection import select_figure
 from initbench.report.page import ReportPage, render_page
 from initbench.report.probe_page import build_probe_page
-from initbench.report.report_runs import NoLayers, load_report_runs
+from initbench.report.report_runs import NoLayers, ReportRuns, load_report_runs
 from initbench.report.views.convergence import convergence_figures
 from initbench.runner.device import resolve_device
 from initbench.runner.pending import RunLimits
@@ -261,6 +262,10 @@ class Runs(_Printable, Sequence[RunSummary]):
         """Return the records as a `pandas.DataFrame`; raises ImportError if pandas is not installed."""
         return _data_frame(self.to_records(target))
 
+    def figure(self, kind: str, *, step: int | None = None) -> ReportFigure:
+        """Return a figure of the runs, one row for each experiment; see `RunComparison.figure`."""
+        return compare(self).figure(kind, step=step)
+
     def as_data(self) -> dict[str, Any]:
         """Return the document that `initbench show --json` prints, with all layers and evaluations."""
         return runs_document([self.store.read(run_id) for run_id in self.run_ids])
@@ -319,10 +324,24 @@ class RunComparison(_Printable):
             MissingExtraError: If the packages of the extra `report` are not installed.
             UsageError: If no run is finished, or the file cannot be written.
         """
+        _save_page(path, build_page(self._report_runs()))
+
+    def figure(self, kind: str, *, step: int | None = None) -> ReportFigure:
+        """Return a figure, which notebooks show; with a baseline, it shows differences or ratios.
+
+        Args:
+            kind: One of the names that `initbench figure --list` lists, such as "depth-q".
+            step: Number of updates, for figures of one probe: the nearest probe is shown. At init if None.
+
+        Raises:
+            UsageError: If no run is finished, or the runs do not allow the figure.
+        """
+        return select_figure(self._report_runs(), kind, step=step)
+
+    def _report_runs(self) -> ReportRuns:
         if not any(row.n for table in self.tables for row in table.rows):
             raise UsageError("no run is finished, so there is nothing to report")
-        runs = load_report_runs(_StoredRuns(self.stores), analyse(self.tables, self.view))
-        _save_page(path, build_page(runs))
+        return load_report_runs(_StoredRuns(self.stores), analyse(self.tables, self.view))
 
     def _print(self, console: Console) -> None:
         print_tables(console, self.tables, self.view)

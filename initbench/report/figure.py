@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, Literal
 
 from initbench.errors import MissingExtraError
@@ -60,6 +61,18 @@ class ReportFigure:
     """Whether the figure shows differences from the baseline of the comparison."""
     hint: str = ""
     """What a reader of a page can do with the figure."""
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """Return the picture with its caption for notebooks; the caption alone without the extra `report`."""
+        words = " ".join([self.caption, *self.notes])
+        plain = {"text/plain": f"{self.title}. {words}"}
+        try:
+            svg = to_svg(self)
+        except MissingExtraError:
+            return plain
+        caption = f"<figcaption><b>{escape(self.title)}.</b> {escape(words)}</figcaption>"
+        html = f'<figure style="max-width: {SIZES[self.size]}px; margin: 0">{svg}{caption}</figure>'
+        return {**plain, "image/svg+xml": svg, "text/html": html}
 
     @property
     def parameter_names(self) -> list[str]:

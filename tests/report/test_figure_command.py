@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from initbench.errors import UsageError
 from initbench.report.figure_selection import select_figure
 from initbench.report.print_layout import COLUMN_INCHES, PrintLayout, full_caption, print_figure, print_spec
 from tests.report.report_runs import report_of, stored_run, two_arms
@@ -192,6 +193,32 @@ def test_a_baseline_gives_ratios_on_logarithmic_and_differences_on_linear_axes()
         assert '"name": "baseline", "value": "kaiming"' in spec
         assert words in spec and "kaiming" in full_caption(drawn, PrintLayout(1))
     assert "Differences of the mean from kaiming" in select_figure(report, "forest-test-accuracy").caption
+
+
+def test_python_returns_the_figure_of_the_command(
+    figure: Callable[..., Any], runs: Path, tmp_path: Path
+) -> None:
+    import initbench
+
+    loaded = initbench.load_runs(runs_dir=runs)
+    assert figure("depth-q", "-o", tmp_path / "x.csv").code == 0
+    assert loaded.figure("depth-q").to_csv() == (tmp_path / "x.csv").read_text(encoding="utf-8")
+    assert "Shown: after 20 updates." in loaded.figure("depth-q", step=1000).caption
+    ratios = initbench.compare(loaded, baseline="xavier").figure("depth-q")
+    assert "ratios to xavier" in ratios.caption
+    with pytest.raises(UsageError, match="did you mean 'depth-q'"):
+        loaded.figure("depth-qq")
+
+
+def test_a_notebook_shows_the_picture_and_the_caption(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = select_figure(report_of([stored_run("a<b"), stored_run("c")]), "depth-q")
+    bundle = drawn._repr_mimebundle_()
+    assert bundle["image/svg+xml"] in bundle["text/html"]
+    assert "a&lt;b: " not in bundle["text/plain"]
+    assert "<figcaption><b>Second moment of the pre-activations against depth.</b>" in bundle["text/html"]
+    assert "a<b" not in bundle["text/html"]
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    assert list(drawn._repr_mimebundle_()) == ["text/plain"]
 
 
 def test_legends_distinguish_rows_without_colours() -> None:

@@ -105,3 +105,14 @@ def test_the_takeaway_names_the_best_row_and_the_verdicts() -> None:
 
 def test_one_row_has_no_forest_plot() -> None:
     assert not list(forest_figures(report_of([stored_run("only", seed) for seed in range(3)])))
+
+
+def test_rows_of_different_budgets_are_not_compared() -> None:
+    longer = [stored_run("longer", seed, accuracy=0.01) for seed in range(3)]
+    for run in longer:
+        run.record["steps"] = 2000
+    figure = figure_of(forest_figures, report_of([*two_arms(), *longer]), "forest-test-accuracy")
+    first, second = figure.takeaway.split(". 2,000 steps: ")
+    assert first.startswith("1,000 steps: kaiming has the best mean, ") and "longer" not in first
+    assert second.startswith("longer is the only row with a mean, ")
+    assert "Rows of different data or budgets are not compared" in figure.caption

@@ -9,6 +9,7 @@ from typing import Any
 from initbench.analysis.metrics import METRICS, Metric
 from initbench.analysis.stats.verdict import DifferenceVerdict, is_significant
 from initbench.render.compare import formatting, notes
+from initbench.render.compare.titles import distinguishing_terms
 from initbench.render.text import DASH, one_line, plural
 from initbench.report.figure import ReportFigure, columns_of, rounded
 from initbench.report.parameters import HIDDEN, HIDE_ROWS
@@ -179,6 +180,8 @@ def _figure(report: ReportRuns, metric: Metric, records: Sequence[dict[str, Any]
         test = (
             f" Rows that share a letter do not differ significantly ({_TEST}, Holm-adjusted over all pairs)."
         )
+        if len(report.tables) > 1:
+            test += " Rows of different data or budgets are not compared, and their letters are separate."
     return ReportFigure(
         key=f"forest-{metric.name.replace('_', '-')}",
         title=meaning,
@@ -208,7 +211,7 @@ def _notes(report: ReportRuns, metric: Metric) -> Iterator[str]:
 
 def _takeaway(report: ReportRuns, metric: Metric, records: Sequence[dict[str, Any]]) -> str:
     if not _has_baseline(report):
-        return _best_row(metric, records)
+        return " ".join(_best_rows(report, metric, records))
     names: dict[str, list[str]] = {}
     for record in records:
         if record["verdict"] not in ("", "baseline"):
@@ -218,12 +221,26 @@ def _takeaway(report: ReportRuns, metric: Metric, records: Sequence[dict[str, An
     return f"Compared with {_baselines(report)}, {'; '.join(words)}." if words else ""
 
 
+def _best_rows(report: ReportRuns, metric: Metric, records: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield a sentence for each table, since means of different data or budgets are not compared."""
+    tables = [table.table for table in report.tables]
+    for table in report.tables:
+        names = {row.name for row in report.rows if row.table is table}
+        of_table = [record for record in records if record["row"] in names]
+        if any(record["value"] is not None for record in of_table):
+            terms = distinguishing_terms(table.table, tables)
+            yield f"{terms}: {_best_row(metric, of_table)}" if terms else _best_row(metric, of_table)
+
+
 def _best_row(metric: Metric, records: Sequence[dict[str, Any]]) -> str:
     """Name the row with the best mean, and the rows that do not differ significantly from it."""
     measured = [record for record in records if record["value"] is not None]
     best = (min if metric.better == "lower" else max)(measured, key=lambda record: record["value"])
     mean = best["estimate"].split()[0]
-    sentence = f"{best['row']} has the best mean, {mean}{' %' if metric.form == 'percent' else ''}"
+    unit = " %" if metric.form == "percent" else ""
+    sentence = f"{best['row']} has the best mean, {mean}{unit}"
+    if len(measured) == 1:
+        return f"{best['row']} is the only row with a mean, {mean}{unit}."
     if not best["letters"]:
         return f"{sentence}; no differences were tested."
     similar = [

@@ -1,0 +1,81 @@
+"""The report page as text: its static pictures, sizes of data, findings and configs."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from initbench.analysis.load_runs import load_run_summaries
+from initbench.render.compare.display_options import View
+from initbench.report.build import build_page, figures_of
+from initbench.report.figure import to_svg
+from initbench.report.page import _first_view, _packed
+from initbench.report.report_runs import ReportRuns, compare_for_report
+from initbench.report.views.histogram_grid import BINS, _rebinned
+from initbench.store.store import Store
+
+
+@pytest.fixture(scope="module")
+def runs(store_root: Path) -> ReportRuns:
+    """The runs of the synthetic store."""
+    store = Store(store_root)
+    return compare_for_report(store, load_run_summaries(store, []), View())
+
+
+def test_static_pictures_need_only_the_first_view(runs: ReportRuns) -> None:
+    counts = {}
+    for figure in figures_of(runs):
+        first = _first_view(figure)
+        counts[figure.key] = (len(list(first.rows())), len(list(figure.rows())))
+        assert to_svg(first, legend=False) == to_svg(figure, legend=False)
+    fewer = {key for key, (first, all_) in counts.items() if first < all_}
+    assert {"depth-q", "histograms-activation"} <= fewer
+    assert all(first > 0 for first, _ in counts.values())
+
+
+def test_columns_are_packed_if_values_repeat() -> None:
+    column = ["a"] * 5 + [None] * 5 + ["b"]
+    assert _packed(column) == {"values": ["a", None, "b"], "counts": [5, 5, 1]}
+    assert _packed([1, 2, 2, 3]) == [1, 2, 2, 3]
+    assert _packed([]) == []
+
+
+def test_page_data_are_valid_json_and_end_no_script(page_file: Path) -> None:
+    text = page_file.read_text(encoding="utf-8")
+    data = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', text, re.DOTALL)
+    assert len(data) > 5
+    assert any("alert(1)" in json.dumps(json.loads(each)) for each in data)
+    assert "<script>alert" not in text
+    assert len(text) < 2_000_000
+
+
+def test_findings_are_short_and_divergences_come_first(runs: ReportRuns) -> None:
+    page = build_page(runs)
+    verdict = next(section for section in page.sections if section.key == "verdict")
+    first = verdict.folds[0]
+    assert "diverged: the loss was no longer finite after 2 updates; layer 3" in first.summary
+    assert first.text.startswith("Check train.lr")
+
+
+def test_every_row_links_to_its_config(runs: ReportRuns) -> None:
+    page = build_page(runs)
+    section = next(section for section in page.sections if section.key == "runs")
+    configs = {fold.key: fold for fold in section.folds}
+    (table,) = section.tables
+    assert table.rows[0][2:] == ["diverged", "2", "3"]
+    assert len(table.rows) == 6
+    for cells, target in zip(table.rows, table.targets, strict=True):
+        assert configs[target].summary == f"Config of {cells[0]}"
+
+
+def test_counts_are_spread_evenly_over_new_bins() -> None:
+    counts, outside = _rebinned([32.0, 96.0], [-4.0, 0.0, 4.0], 2.0)
+    assert counts == pytest.approx([1.0] * (BINS // 2) + [3.0] * (BINS // 2))
+    assert outside == pytest.approx(64.0)
+    counts, outside = _rebinned([5.0], [-1.0, 1.0], 4.0)
+    assert sum(counts) == pytest.approx(5.0)
+    assert sum(counts[: BINS * 3 // 8]) == pytest.approx(0.0)
+    assert outside == pytest.approx(0.0)
