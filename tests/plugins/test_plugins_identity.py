@@ -1,4 +1,4 @@
-"""Which changes of a plug-in change the code fingerprint of the runs that use it."""
+"""Changes of a plug-in that change the code fingerprint of the runs that use it, and changes that do not."""
 
 from __future__ import annotations
 
