@@ -33,6 +33,8 @@ SUFFIXES = (".svg", ".png", ".pdf", ".csv", ".json")
 _SCALE = FONT_POINTS / _FONT_PIXELS
 """Points per pixel of a specification."""
 _PADDING = 3.0
+_TEXT_SHARE = 0.85
+"""Share of the width that a caption takes in formats that other programs draw, perhaps in a wider font."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,16 @@ def relative_to(figure: ReportFigure, baseline: str) -> ReportFigure:
     return replace(figure, spec=_with_titles(spec, titles), caption=f"{figure.caption} {form}")
 
 
-def print_spec(figure: ReportFigure, layout: PrintLayout) -> Spec:
-    """Return the specification of the printed figure; one of its pixels is 7/11 of a point."""
+def print_spec(figure: ReportFigure, layout: PrintLayout, *, has_font: bool = False) -> Spec:
+    """Return the specification of the printed figure; one of its pixels is 7/11 of a point.
+
+    Args:
+        figure: The figure.
+        layout: How it is printed.
+        has_font: Whether it is drawn in PRINT_FONT for sure, so that captions can take the whole width.
+    """
     spec = figure.complete_spec(width=layout.width, font_size=_FONT_PIXELS)
-    text = _text_below(figure, layout)
+    text = _text_below(figure, layout, 1.0 if has_font else _TEXT_SHARE)
     return {
         **spec,
         "autosize": {"type": "fit-x", "contains": "padding"},
@@ -139,7 +147,7 @@ def print_figure(figure: ReportFigure, layout: PrintLayout, suffix: str) -> str 
     """
     if suffix == ".csv":
         return figure.to_csv()
-    spec = print_spec(figure, layout)
+    spec = print_spec(figure, layout, has_font=suffix in (".png", ".pdf"))
     if suffix == ".json":
         return json.dumps(spec, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
     converter = vl_convert()
@@ -173,11 +181,11 @@ def _caption(figure: ReportFigure) -> str:
     return " ".join([figure.caption.removeprefix(f"{figure.title}. "), *figure.notes])
 
 
-def _text_below(figure: ReportFigure, layout: PrintLayout) -> dict[str, Any]:
+def _text_below(figure: ReportFigure, layout: PrintLayout, share: float) -> dict[str, Any]:
     """Return the title of Vega-Lite that stands below the figure: heading and wrapped caption."""
     if not layout.has_caption and layout.heading is None:
         return {}
-    width = layout.width - 2 * _PADDING
+    width = share * (layout.width - 2 * _PADDING)
     heading = _wrapped(_heading(figure, layout), width, 1.06 * _FONT_PIXELS)
     return {
         "text": heading,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -238,6 +239,21 @@ def test_a_figure_that_names_its_rows_has_a_legend_only_if_the_names_do_not_fit(
 
     assert legends("kaiming", "xavier") == 0
     assert legends("kaiming", "xavier_" + 30 * "x") == 1
+
+
+def test_captions_of_svg_have_space_for_a_wider_font() -> None:
+    drawn = select_figure(report_of(two_arms()), "depth-q")
+    anywhere, here = (print_spec(drawn, PrintLayout(1), has_font=has_font) for has_font in (False, True))
+    longest = [max(map(len, spec["title"]["subtitle"])) for spec in (anywhere, here)]
+    assert longest[0] < 0.93 * longest[1]
+
+
+def test_the_command_does_not_import_torch(runs: Path, tmp_path: Path) -> None:
+    arguments = ["figure", "depth-q", "-o", str(tmp_path / "x.svg"), "--runs-dir", str(runs)]
+    code = f"import sys; from initbench.cli.main import run_command; run_command({arguments!r})"
+    code += "; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+    assert (tmp_path / "x.svg").exists()
 
 
 def test_text_is_wrapped_to_the_width_and_a_long_word_is_broken() -> None:
