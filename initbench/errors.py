@@ -3,6 +3,7 @@
     InitbenchError                 4   a bug in initbench, if raised directly
     ├── UsageError                 2   a command was called with invalid arguments
     │   ├── UnknownNameError       2   no registry entry has this name
+    │   ├── NameTakenError         2   a plug-in registers a name that is taken
     │   └── MissingExtraError      2   an optional package that the command needs is not installed
     ├── ConfigError                2   one or more issues in config files or overrides
     ├── DataError                  3   a data set cannot be found, downloaded or verified
@@ -38,6 +39,10 @@ class UsageError(InitbenchError):
 
 class UnknownNameError(UsageError):
     """No registry entry has this name; the message suggests the nearest valid one."""
+
+
+class NameTakenError(UsageError):
+    """A registry entry has a name or alias that another entry has."""
 
 
 class MissingExtraError(UsageError):

@@ -18,7 +18,8 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, field_validator
 from pydantic_core import PydanticCustomError
 
-from initbench.errors import UnknownNameError
+from initbench import plugins
+from initbench.errors import NameTakenError, UnknownNameError
 
 MAX_NUMBER = 1e38
 """Largest absolute value of a float in a config; it is finite in float32."""
@@ -36,6 +37,7 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
         validate_default=True,
         allow_inf_nan=False,
+        defer_build=True,  # until the first value, so that plug-ins can import every module of initbench
     )
 
     @field_validator("*")
@@ -89,29 +91,56 @@ class Registry(Generic[E]):
             other registration. Entries are sorted by the names of their modules.
         first: Module whose entries precede all others.
         absent: Names of well-known components that are not available; no similar name is suggested for them.
+        group: Plural of the kind: plug-ins add entries by an entry point in `initbench.GROUP`. Empty for
+            registries without plug-ins.
     """
 
     def __init__(
-        self, kind: str, package: str | None = None, *, first: str = "", absent: Iterable[str] = ()
+        self,
+        kind: str,
+        package: str | None = None,
+        *,
+        first: str = "",
+        absent: Iterable[str] = (),
+        group: str = "",
     ) -> None:
         self.kind = kind
+        self.group = group
         self._package = package
         self._first = first
+        self._has_package = False
+        self._is_complete = False
         self._absent = frozenset(map(normalize_name, absent))
         self._entries: dict[str, E] = {}
         self._folded: dict[str, str] = {}
         self._origins: dict[str, tuple[str, int]] = {}
 
     def add(self, entry: E) -> E:
-        """Register `entry`; raise ValueError if its name or an alias is taken."""
-        if entry.name in self._entries:
-            raise ValueError(f"{self.kind} {entry.name!r} is registered twice")
-        for name in (entry.name, *entry.aliases):
-            if self._folded.setdefault(normalize_name(name), entry.name) != entry.name:
-                raise ValueError(f"{self.kind} {name!r} means {self._folded[normalize_name(name)]!r} already")
+        """Register `entry`.
+
+        Raises:
+            NameTakenError: If its name or an alias is taken.
+        """
+        module, line = _registering_statement()
+        if not _is_built_in(module):
+            self._import_package()  # so that an entry of a plug-in never takes the name of a built-in one
+        names = (entry.name, *entry.aliases)
+        for name in names:
+            self._check_free(name, entry, module)
+        self._folded.update(dict.fromkeys(map(normalize_name, names), entry.name))
         self._entries[entry.name] = entry
-        self._origins[entry.name] = _registering_statement()
+        self._origins[entry.name] = module, line
         return entry
+
+    def _check_free(self, name: str, entry: E, module: str) -> None:
+        """Raise NameTakenError if `name`, an alias or the name of an entry of `module`, is taken."""
+        holder = self._folded.get(normalize_name(name))
+        if holder is not None:
+            alias = "" if name == entry.name else f"the alias {name!r} of "
+            raise NameTakenError(
+                f"{alias}{self.kind} {entry.name!r} of {module} is taken: it is a name of {holder!r} of"
+                f" {self._origins[holder][0]}; choose another one"
+            )
 
     def origin(self, name: str) -> tuple[str, int]:
         """Return the module that registered the entry, and a line of the registering statement."""
@@ -173,17 +202,31 @@ class Registry(Generic[E]):
         return [entry.name for entry in self]
 
     def _discover(self) -> None:
-        if self._package is None:
+        """Import the modules of the package, then the plug-ins, once."""
+        if self._is_complete:
             return
-        package, self._package = importlib.import_module(self._package), None
-        names = [f"{package.__name__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
-        for name in names:
-            importlib.import_module(name)
-        first = f"{package.__name__}.{self._first}"
-        by_module = sorted(
-            self._entries, key=lambda entry: (self._origins[entry][0] != first, self._origins[entry][0])
-        )
+        self._is_complete = True
+        try:
+            self._import_package()
+            if self.group:
+                plugins.import_plugins(self.group)
+        except BaseException:
+            self._is_complete = False
+            raise
+        by_module = sorted(self._entries, key=self._position)
         self._entries = {name: self._entries[name] for name in by_module}
+
+    def _import_package(self) -> None:
+        if self._package is not None and not self._has_package:
+            self._has_package = True
+            package = importlib.import_module(self._package)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{package.__name__}.{module.name}")
+
+    def _position(self, name: str) -> tuple[bool, bool, str]:
+        """Return the sort key of an entry: those of initbench first, by module, then those of plug-ins."""
+        module = self._origins[name][0]
+        return not _is_built_in(module), module != f"{self._package}.{self._first}", module
 
 
 _CUTOFF = 0.5
@@ -207,6 +250,10 @@ def _registering_statement() -> tuple[str, int]:
     while frame.f_code.co_name != "<module>" and frame.f_back is not None:
         frame = frame.f_back
     return str(frame.f_globals["__name__"]), frame.f_lineno
+
+
+def _is_built_in(module: str) -> bool:
+    return module.startswith("initbench.")
 
 
 def nearest_name(name: str, choices: Iterable[str]) -> str | None:

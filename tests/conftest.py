@@ -18,6 +18,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 _VARIABLES = (
     "INITBENCH_RUNS",
     "INITBENCH_DATA",
+    "INITBENCH_PLUGINS",
     "NO_COLOR",
     "FORCE_COLOR",
     "COLUMNS",

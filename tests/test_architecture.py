@@ -15,6 +15,7 @@ PACKAGE = ROOT / "initbench"
 FLOORS = (
     "errors",
     "interrupts",
+    "plugins",
     "registry",
     "registry_choice",
     "machine",
@@ -40,6 +41,7 @@ FLOORS = (
     "render",
     "export",
     "report",
+    "testing",
     "api",
     "cli",
 )

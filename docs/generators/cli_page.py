@@ -34,6 +34,7 @@ _EXIT_CODES = (
 _VARIABLES = (
     ("INITBENCH_RUNS", "directory of stored runs, if `--runs-dir` is not given"),
     ("INITBENCH_DATA", "data directory, if `--data-dir` is not given; the default is the XDG cache folder"),
+    ("INITBENCH_PLUGINS", "[plug-ins](plugins.md) in addition to those of `--plugin`, separated by commas"),
 )
 _SHELL = ("--install-completion", "--show-completion", "--help")
 

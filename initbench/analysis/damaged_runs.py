@@ -19,7 +19,7 @@ DAMAGED = "damaged"
 _DISPENSABLE = (
     *("seed", "final", "diverged", "diagnosis", "dataset_requested", "device", "created", "finished"),
     *("timings", "cohort", "machine", "parameters", "threads", "samples", "pretraining", "transfer"),
-    *("versions", "git"),
+    *("versions", "git", "plugins"),
 )
 """Keys of run.json that do not determine the row of a run."""
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from initbench.cli.options import Json
+from initbench.cli.options import Json, Plugins
 from initbench.render.terminal import stdout_console, stdout_width
 from initbench.store import strict_json
 
@@ -21,6 +21,7 @@ def catalog(
             show_default=False,
         ),
     ] = None,
+    _plugins: Plugins = None,
     json_output: Json = False,
 ) -> None:
     """List components, executors and diagnoses with their formulas, meanings and sources."""

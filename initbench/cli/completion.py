@@ -1,12 +1,14 @@
 """Shell completion of runs, config keys, component names, metrics, configs and lessons.
 
-Nothing here imports torch, so that a completion takes a fraction of a second. Unreadable files are skipped,
-since the shell cannot display an error.
+Nothing here imports torch unless there are plug-ins, so that a completion takes a fraction of a second.
+Unreadable files are skipped, since the shell cannot display an error.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -176,9 +178,23 @@ def _options_of_choice(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _default_table() -> dict[str, Any]:
+    """Return the keys and entries of an experiment; with plug-ins they come from the registries."""
+    from initbench import plugins
     from initbench.analysis.recorded_defaults import default_table
 
-    return default_table()
+    return _table_with_plugins() if plugins.are_available() else default_table()
+
+
+@cache
+def _table_with_plugins() -> dict[str, Any]:
+    from initbench.analysis.recorded_defaults import default_table
+    from initbench.config.defaults import defaults_json
+
+    try:
+        table: dict[str, Any] = json.loads(defaults_json())
+    except InitbenchError:  # a plug-in cannot be imported, as every command will report
+        return default_table()
+    return table
 
 
 def _config_files(incomplete: str) -> Iterator[str]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import itertools
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from initbench.errors import UsageError, reporting_user_code
+from initbench.plugins import import_user_module, isolated_arguments
 from initbench.registry import nearest_name
 
 if TYPE_CHECKING:
@@ -180,8 +179,7 @@ def import_factory(path: str) -> Callable[[], Any]:
     if working_directory not in sys.path:
         sys.path.insert(0, working_directory)
     subject = f"--model {path}: {module_name} cannot be imported:"
-    with _isolated_arguments(module_name), reporting_user_code(subject, exit_advice=_MAIN_GUARD_ADVICE):
-        target: Any = importlib.import_module(module_name)
+    target: Any = import_user_module(module_name, subject)
     for part in attribute.split("."):
         with reporting_user_code(f"--model {path}: {part} cannot be read:"):
             missing = not hasattr(target, part)
@@ -211,21 +209,6 @@ def _suggest_dotted_path(path: str) -> str | None:
     return f"write {'.'.join(location.parts)}:{function}"
 
 
-_MAIN_GUARD_ADVICE = "move its code under if __name__ == '__main__'"
-
-
-@contextmanager
-def _isolated_arguments(program: str) -> Iterator[None]:
-    """Hide initbench's command line from code that parses sys.argv, and redirect its output to stderr."""
-    arguments = sys.argv
-    sys.argv = [program]
-    try:
-        with redirect_stdout(sys.stderr):
-            yield
-    finally:
-        sys.argv = arguments
-
-
 def _build_modules(make: Callable[[], Any], path: str, seeds: Sequence[int]) -> Iterator[nn.Module]:
     import torch
     from torch import nn
@@ -248,7 +231,7 @@ def _build_modules(make: Callable[[], Any], path: str, seeds: Sequence[int]) -> 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             error_context = reporting_user_code(f"--model {path} could not build a network:")
-            with _isolated_arguments(path), error_context, user_defaults():
+            with isolated_arguments(path), error_context, user_defaults():
                 module = make()
         if not isinstance(module, nn.Module):
             raise UsageError(f"--model {path} returned {type(module).__name__}, not an nn.Module")

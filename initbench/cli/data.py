@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from initbench.cli.options import DataDir, Json, add_command
+from initbench.cli.options import DataDir, Json, Plugins, add_command
 from initbench.errors import DataError, UsageError
 from initbench.render.terminal import print_uncut, stdout_console
 from initbench.render.text import DASH
@@ -29,7 +29,9 @@ Offline = Annotated[
 ]
 
 
-def list_sets(data_dir: DataDir = None, offline: Offline = False, as_json: Json = False) -> None:
+def list_sets(
+    data_dir: DataDir = None, offline: Offline = False, _plugins: Plugins = None, as_json: Json = False
+) -> None:
     """List the data sets and their locations, without network access."""
     del offline
     from initbench.data.dataset import DATASETS
@@ -43,6 +45,7 @@ def fetch(
     names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Data sets to fetch.")],
     data_dir: DataDir = None,
     offline: Offline = False,
+    _plugins: Plugins = None,
 ) -> None:
     """Fetch data sets into the data root; existing ones are only verified."""
     from initbench.data.dataset import DATASETS
@@ -58,6 +61,7 @@ def verify(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME…]", help="Default: all.")] = None,
     data_dir: DataDir = None,
     offline: Offline = False,
+    _plugins: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """Compute the checksums of the files on disk and compare them with the published ones.

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from initbench.cli.completion import complete_entries
-from initbench.cli.options import Json
+from initbench.cli.options import Json, Plugins
 from initbench.render.page import Page
 from initbench.render.terminal import stdout_console, stdout_width
 from initbench.store import strict_json
@@ -26,6 +26,7 @@ def explain(
         str | None,
         typer.Option("--kind", metavar="KIND", help="Only entries of this kind, named as in `catalog`."),
     ] = None,
+    _plugins: Plugins = None,
     json_output: Json = False,
 ) -> None:
     """Explain one init, activation, norm, … or diagnosis: options, usage and a plot.

@@ -11,7 +11,7 @@ from initbench.cli.batch import exit_with_failures, process_or_skip
 from initbench.cli.compare import is_ascii
 from initbench.cli.completion import complete_lessons
 from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict, print_verdicts
-from initbench.cli.options import DataDir, Json, Notes, RunsDir, runs_root
+from initbench.cli.options import DataDir, Json, Notes, Plugins, RunsDir, runs_root
 from initbench.cli.report_option import ReportFile, check_report_file, write_run_report
 from initbench.cli.training_gates import (
     FailOn,
@@ -94,6 +94,7 @@ def lesson(
     rerun: Rerun = False,
     notes: Notes = False,
     quiet: Quiet = False,
+    _plugins: Plugins = None,
     json_output: Json = False,
 ) -> None:
     """Run the missing experiments of a lesson and report each claim as supported, contradicted or undecided.

@@ -11,7 +11,7 @@ import typer
 
 from initbench.cli.custom_model import BatchOption, DataOption, InputOption, ModelOption, parse_custom_model
 from initbench.cli.load_configs import load_experiment, untrained_nets
-from initbench.cli.options import DataDir, Json, RunsDir, TargetArguments
+from initbench.cli.options import DataDir, Json, Plugins, RunsDir, TargetArguments
 from initbench.errors import UsageError
 from initbench.render.terminal import stdout_console
 
@@ -39,6 +39,7 @@ def lint(
     runs_dir: RunsDir = None,
     data_dir: DataDir = None,
     offline: Annotated[bool, typer.Option("--offline", help="No network access.")] = False,
+    _plugins: Plugins = None,
     json_output: Json = False,
 ) -> None:
     """Check the init of a config's nets, or of your own network, for mistakes.

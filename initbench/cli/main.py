@@ -109,7 +109,7 @@ def _call_app(arguments: Sequence[str]) -> int:
         cause = end.__context__ if isinstance(end.__context__, BrokenPipeError) else _end_of_file(end)
         return int(end.code or 0) if cause is None else _report_exception(cause)
     except InitbenchError as error:
-        return _print_error(error)
+        return _print_error(error, arguments)
     except Terminated as error:
         print(f"initbench: interrupted{_resume_advice(arguments)}", file=sys.stderr)
         return error.exit_code
@@ -148,10 +148,12 @@ def _resume_advice(arguments: Sequence[str]) -> str:
     return f"; resume with: {shlex.join(command)}"
 
 
-def _print_error(error: InitbenchError) -> int:
+def _print_error(error: InitbenchError, arguments: Sequence[str] = ()) -> int:
+    from initbench.cli.missing_plugins import missing_plugins
     from initbench.render.text import one_line
 
-    lines = [one_line(line) for line in str(error).splitlines()] or [type(error).__name__]
+    lines = [*str(error).splitlines(), *missing_plugins(error, arguments)]
+    lines = [one_line(line) for line in lines] or [type(error).__name__]
     prefix = "" if isinstance(error, ConfigError) else "initbench: "
     print("\n".join([prefix + lines[0], *lines[1:]]), file=sys.stderr)
     return error.exit_code

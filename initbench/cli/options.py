@@ -54,6 +54,26 @@ RunPatterns = Annotated[
         autocompletion=complete_runs,
     ),
 ]
+
+
+def _request_plugins(names: list[str] | None) -> list[str] | None:
+    from initbench import plugins
+
+    plugins.request_plugins(names or [])
+    return names
+
+
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        metavar="MODULE|FILE",
+        help="Module or .py file that adds components (docs/plugins.md); repeatable, also INITBENCH_PLUGINS.",
+        callback=_request_plugins,
+        is_eager=True,
+    ),
+]
+"""Names that are requested before the other arguments are read, so that commands ignore the value."""
 Where = Annotated[
     list[str] | None,
     typer.Option(

@@ -16,7 +16,7 @@ from initbench.cli.load_configs import (
     load_with_defaults,
     untrained_nets,
 )
-from initbench.cli.options import AllLayers, DataDir, Json, RunsDir, TargetArguments
+from initbench.cli.options import AllLayers, DataDir, Json, Plugins, RunsDir, TargetArguments
 from initbench.cli.probe_map_axes import EXAMPLE, parse_axes, split_axes
 from initbench.cli.report_option import ReportFile, check_report_file, command_line, save_page
 from initbench.errors import UsageError
@@ -65,6 +65,7 @@ def probe(
     data_dir: DataDir = None,
     offline: Annotated[bool, typer.Option("--offline", help="No network access.")] = False,
     all_layers: AllLayers = False,
+    _plugins: Plugins = None,
     report: ReportFile = None,
     json_output: Json = False,
 ) -> None:

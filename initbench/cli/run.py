@@ -11,7 +11,7 @@ from initbench.analysis.load_runs import load_run_summaries
 from initbench.cli.batch import exit_with_failures, process_or_skip
 from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict, print_verdicts
 from initbench.cli.load_configs import load_experiments
-from initbench.cli.options import AllLayers, ConfigArguments, DataDir, Json, RunsDir, runs_root
+from initbench.cli.options import AllLayers, ConfigArguments, DataDir, Json, Plugins, RunsDir, runs_root
 from initbench.cli.report_option import ReportFile, check_report_file, write_run_report
 from initbench.cli.sweep_options import MaxTime, parse_duration
 from initbench.cli.training_gates import (
@@ -69,6 +69,7 @@ def run(
     ] = False,
     all_layers: AllLayers = False,
     quiet: Quiet = False,
+    _plugins: Plugins = None,
     json_output: Json = False,
 ) -> None:
     """Train experiments with all their seeds, store every run, and explain the results.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from initbench.cli.options import Plugins
 
-def schema() -> None:
+
+def schema(_plugins: Plugins = None) -> None:
     """Print the JSON Schema of a config file; editors use it to complete and check YAML."""
     from initbench.config.json_schema import json_schema
 

@@ -10,7 +10,7 @@ import typer
 
 from initbench.cli.compare import is_ascii
 from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict, print_verdicts
-from initbench.cli.options import DataDir, Json, Notes, RunsDir, runs_root
+from initbench.cli.options import DataDir, Json, Notes, Plugins, RunsDir, runs_root
 from initbench.cli.report_option import ReportFile, check_report_file, write_run_report
 from initbench.cli.sweep_options import (
     Arguments,
@@ -86,6 +86,7 @@ def sweep(
     offline: Offline = False,
     notes: Notes = False,
     quiet: Quiet = False,
+    _plugins: Plugins = None,
     json_output: Json = False,
 ) -> None:
     """Train the missing runs of a sweep and compare its points.

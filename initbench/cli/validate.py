@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from initbench.cli.options import ConfigArguments
+from initbench.cli.options import ConfigArguments, Plugins
 from initbench.errors import UsageError
 
 
-def validate(arguments: ConfigArguments) -> None:
+def validate(arguments: ConfigArguments, _plugins: Plugins = None) -> None:
     """Check configs, lessons and sweeps; list every issue as file:line:column: key: problem."""
     from initbench.config.overrides import split_arguments
     from initbench.study.load import load_mixed

@@ -244,4 +244,6 @@ _ABSENT = (
     "erf",
 )
 """Well-known names that are not supported; no similar name is suggested for them."""
-ACTIVATIONS: Registry[Activation] = Registry("activation", "initbench.components.activations", absent=_ABSENT)
+ACTIVATIONS: Registry[Activation] = Registry(
+    "activation", "initbench.components.activations", absent=_ABSENT, group="activations"
+)

@@ -143,7 +143,9 @@ class Scheme(RegistryEntry):
     """(`init.scheme=name`, context) → why the scheme cannot be used in this net, naming the keys, or None."""
 
 
-INITS: Registry[Scheme] = Registry("init scheme", "initbench.components.inits", first="independent")
+INITS: Registry[Scheme] = Registry(
+    "init scheme", "initbench.components.inits", first="independent", group="inits"
+)
 
 
 def unit_gain(_activation: BoundActivation) -> float:

@@ -46,4 +46,4 @@ class Norm(RegistryEntry):
     """Whether the rounding of an entry is independent of its position in memory: not for powers and tanh."""
 
 
-NORMS: Registry[Norm] = Registry("norm", "initbench.components.norms", first="standard")
+NORMS: Registry[Norm] = Registry("norm", "initbench.components.norms", first="standard", group="norms")

@@ -216,7 +216,7 @@ _ABSENT = (
     "sophia",
 )
 """Well-known names that are not supported; no similar name is suggested for them."""
-OPTIMIZERS: Registry[Optimizer] = Registry("optimizer", absent=_ABSENT)
+OPTIMIZERS: Registry[Optimizer] = Registry("optimizer", absent=_ABSENT, group="optimizers")
 
 OPTIMIZERS.add(
     Optimizer(

@@ -48,7 +48,7 @@ _ABSENT = (
     "warmup",
 )
 """Well-known names that are not supported; no similar name is suggested for them."""
-SCHEDULES: Registry[Schedule] = Registry("schedule", absent=_ABSENT)
+SCHEDULES: Registry[Schedule] = Registry("schedule", absent=_ABSENT, group="schedules")
 
 SCHEDULES.add(
     Schedule(

@@ -277,4 +277,4 @@ _ABSENT = (
     "wine",
 )
 """Well-known data sets that are not available, for which no similar name is suggested."""
-DATASETS: Registry[Dataset] = Registry("data set", "initbench.data.sets", absent=_ABSENT)
+DATASETS: Registry[Dataset] = Registry("data set", "initbench.data.sets", absent=_ABSENT, group="datasets")

@@ -125,7 +125,7 @@ class LintRule(RegistryEntry):
     """Whether the rule applies only to nets with at least one traced weight."""
 
 
-LINT_RULES: Registry[LintRule] = Registry("lint code", "initbench.linting.rules")
+LINT_RULES: Registry[LintRule] = Registry("lint code", "initbench.linting.rules", group="lint_rules")
 
 
 def lint(target: LintTarget) -> list[LintFinding]:

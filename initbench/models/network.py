@@ -169,4 +169,6 @@ _ABSENT = (
     "gan",
 )
 """Well-known names that are not supported; no similar name is suggested for them."""
-FAMILIES: Registry[Family] = Registry("model family", "initbench.models.families", absent=_ABSENT)
+FAMILIES: Registry[Family] = Registry(
+    "model family", "initbench.models.families", absent=_ABSENT, group="families"
+)

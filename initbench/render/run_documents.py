@@ -51,6 +51,7 @@ def run_document(run: StoredRun) -> dict[str, Any]:
         "diverged": record.get("diverged"),
         "steps": record.get("steps"),
         "transfer": record.get("transfer"),
+        "plugins": record.get("plugins") or [],
         "pretraining": record.get("pretraining"),
         "timings": record.get("timings"),
         "convergence": run.convergence,

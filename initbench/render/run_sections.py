@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from initbench.analysis.stats.summary import Summary, summarise, summarise_geometric
+from initbench.plugins import PluginOrigin
 from initbench.render import text
 from initbench.render.layer_means import layers_to_show
 from initbench.render.text_table import TextTable
@@ -80,6 +81,21 @@ def transfer_lines(runs: Sequence[StoredRun]) -> Text | None:
         *([f"frozen: {_abbreviate_names(first['frozen'])}"] if first["frozen"] else []),
     ]
     body = Text("Transfer  ", style="bold")
+    body.append("\n          ".join(map(text.one_line, lines)), style="not bold")
+    return body
+
+
+def plugin_lines(runs: Sequence[StoredRun]) -> Text | None:
+    """Return the plug-ins whose components the runs use, and whether they are missing; None without any."""
+    lines: dict[str, None] = {}
+    for run in runs:
+        for entry in run.record.get("plugins") or ():
+            origin = PluginOrigin(entry["module"], entry["distribution"], entry["version"])
+            state = origin.absence if origin.distribution is not None else ""
+            lines[f"{entry['kind']} {entry['name']}: {origin}{state and f', {state}'}"] = None
+    if not lines:
+        return None
+    body = Text("Plug-ins  ", style="bold")
     body.append("\n          ".join(map(text.one_line, lines)), style="not bold")
     return body
 

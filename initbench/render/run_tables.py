@@ -21,7 +21,13 @@ from initbench.render.layer_means import (
     probed_at_both_ends,
     snapshot_at,
 )
-from initbench.render.run_sections import norm_tables, pretraining_table, shift_table, transfer_lines
+from initbench.render.run_sections import (
+    norm_tables,
+    plugin_lines,
+    pretraining_table,
+    shift_table,
+    transfer_lines,
+)
 from initbench.render.terminal import print_uncut
 from initbench.render.text_table import TextTable
 from initbench.store.store import StoredRun
@@ -58,7 +64,8 @@ def render_experiment(
             )
         )
     blank = Text("")
-    preparation = [part for part in (pretraining_table(runs), transfer_lines(runs)) if part is not None]
+    sections = (plugin_lines(runs), pretraining_table(runs), transfer_lines(runs))
+    preparation = [section for section in sections if section is not None]
     return Group(
         render_heading(runs),
         blank,

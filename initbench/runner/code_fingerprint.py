@@ -7,6 +7,10 @@ that use this activation; a changed training step changes all fingerprints.
 
 A statement reaches the statements that define the names it loads. Registry entries are reached by name: the
 config names them, or their name appears as a string in a statement that uses the registry.
+
+The code of a plug-in counts like the numerical code of initbench, for the configs that name its entries: the
+statement that registers an entry, and what that reaches in the project of the plug-in and in initbench. Any
+string in it that is the name of an entry reaches this entry. Other libraries that it imports do not count.
 """
 
 from __future__ import annotations
@@ -14,11 +18,10 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
-import importlib.util
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -26,6 +29,8 @@ from pydantic import BaseModel
 from initbench.config.registry_fields import leaf_types, registry_fields
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import DATASETS
+from initbench.errors import UsageError
+from initbench.plugins import file_of, is_same_project
 from initbench.registry import Registry
 
 ROOTS = (
@@ -61,11 +66,25 @@ class NamedEntry:
     registry: Registry[Any]
     name: str
 
+    @property
+    def module(self) -> str:
+        """Module that registers the entry."""
+        return self.registry.origin(self.name)[0]
+
     def location(self) -> Statement | None:
-        """Return the top-level statement that adds the entry, or None if it is outside numerical code."""
+        """Return the top-level statement that adds the entry, or None if its code does not count.
+
+        Raises:
+            UsageError: If the entry is registered outside of a file, so that its code is unknown.
+        """
         module, line = self.registry.origin(self.name)
-        if not is_numerical(module):
+        if not _counts(module):
             return None
+        if _is_user_module(module) and file_of(module) is None:
+            raise UsageError(
+                f"{self.registry.kind} {self.name!r} is registered by {module}, which has no source file;"
+                " run ids depend on the code, so put it into a file"
+            )
         return read_module(module).statement_at(line)
 
 
@@ -90,8 +109,8 @@ class ModuleSource:
     statements: list[ast.stmt]
     lines: list[tuple[int, int]]
     """First and last line of each statement."""
-    imports: dict[str, tuple[str, str | None]] = field(default_factory=dict)
-    """Local name → (module, name in it, or None for the module itself)."""
+    imports: Mapping[str, Sequence[tuple[str, str | None]]] = field(default_factory=dict)
+    """Local name → (module, name in it, or None for the module itself); `*` stands for all other names."""
 
     @cached_property
     def definitions(self) -> dict[str, list[int]]:
@@ -110,8 +129,19 @@ class ModuleSource:
     def executed_on_import(self) -> Iterator[Statement]:
         """Yield statements that define no name, except statements that add registry entries."""
         for index, statement in enumerate(self.statements):
-            if not _bound_names(statement) and not _adds_entry(self.name, *self.lines[index]):
+            if not _bound_names(statement) and not _adds_entry(self, index):
                 yield Statement(self.name, index)
+
+    def imported_modules(self) -> set[str]:
+        """Return the modules of the same project that this one imports, and the packages that it is in."""
+        parts = self.name.split(".")
+        packages = {".".join(parts[:length]) for length in range(1, len(parts))}
+        imported = {module for targets in self.imports.values() for module, _ in targets}
+        return {
+            module
+            for module in packages | imported
+            if is_same_project(self.name, module) and file_of(module) is not None
+        }
 
 
 def code_fingerprint(config: ExperimentConfig, dataset: str) -> str:
@@ -132,20 +162,36 @@ def entries_of(config: ExperimentConfig, dataset: str) -> frozenset[NamedEntry]:
     return frozenset({*_named_in(config), NamedEntry(DATASETS, dataset)})
 
 
+def plugin_entries(config: ExperimentConfig, dataset: str) -> list[NamedEntry]:
+    """Return the entries of plug-ins that the training of a config uses, by kind and name."""
+    _, covered = _closure(entries_of(config, dataset))
+    entries = (entry for entry in covered if _is_user_module(entry.module))
+    return sorted(entries, key=lambda entry: (entry.registry.kind, entry.name))
+
+
 def is_numerical(module: str) -> bool:
-    """Return whether a module computes numbers of runs."""
+    """Return whether a module of initbench computes numbers of runs."""
     return _is_below(module, NUMERICAL_PACKAGES) and not _is_below(module, (FETCHING_PACKAGE,))
+
+
+def _is_user_module(module: str) -> bool:
+    return not _is_below(module, ("initbench",))
+
+
+def _counts(module: str) -> bool:
+    return is_numerical(module) or _is_user_module(module)
 
 
 @cache
 def read_module(name: str) -> ModuleSource:
-    """Parse the source of a module of initbench."""
+    """Parse the source of a module of initbench or of a plug-in."""
     tree = ast.parse(_source_of(name))
-    statements, lines, imports = [], [], {}
+    statements, lines = [], []
+    imports: dict[str, list[tuple[str, str | None]]] = {}
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("initbench"):
-            for alias in node.names:
-                imports[alias.asname or alias.name] = _import_target(node.module, alias.name)
+        for local, target in _imported_names(node, name):
+            if _is_below(target[0], ("initbench",)) or is_same_project(name, target[0]):
+                imports.setdefault(local, []).append(target)
     for statement in tree.body:
         if isinstance(statement, ast.Import | ast.ImportFrom) or _is_docstring(statement):
             continue
@@ -197,15 +243,38 @@ def _neighbours(statement: Statement) -> tuple[Statement, ...]:
     """Return the statements that this one needs, and all that run when its module is imported."""
     module = statement.module
     needed = (target for name in _loaded_names(statement) for target in _definitions_of(module, name))
-    return (*needed, *read_module(module).executed_on_import())
+    return (*needed, *(executed for name in _modules_run(module) for executed in _executed(name)))
+
+
+@cache
+def _executed(module: str) -> tuple[Statement, ...]:
+    return tuple(read_module(module).executed_on_import())
+
+
+@cache
+def _modules_run(module: str) -> frozenset[str]:
+    """Return the module and, for a plug-in, all modules of its project that an import of it executes."""
+    modules, pending = {module}, [module] if _is_user_module(module) else []
+    while pending:
+        new = read_module(pending.pop()).imported_modules() - modules
+        modules |= new
+        pending += new
+    return frozenset(modules)
 
 
 def _named_entries(statement: Statement) -> Iterator[NamedEntry]:
-    """Yield entries named in a statement that uses their registry, or in a constant that it loads."""
+    """Yield entries named in a statement that uses their registry, or in a constant that it loads.
+
+    In the code of a plug-in, any registry may be used.
+    """
     registries, texts = [], _strings_in(statement.node)
+    if _is_user_module(statement.module):
+        registries += [kind.registry for kind in registry_fields()]
     for name in _loaded_names(statement):
         for definition in _definitions_of(statement.module, name):
             texts |= _constant_text(definition.node)
+            if _is_user_module(definition.module):
+                continue
             registry = getattr(importlib.import_module(definition.module), name, None)
             if isinstance(registry, Registry):
                 registries.append(registry)
@@ -215,19 +284,22 @@ def _named_entries(statement: Statement) -> Iterator[NamedEntry]:
 
 def _definitions_of(module: str, name: str) -> list[Statement]:
     """Return the statements that define a name in a module; all statements if the name is a module."""
-    if not is_numerical(module):
+    if not _counts(module) or (_is_user_module(module) and file_of(module) is None):
         return []
     source = read_module(module)
     if name in source.definitions:
         return [Statement(module, index) for index in source.definitions[name]]
-    if name not in source.imports:
+    targets = source.imports.get(name) or [(origin, name) for origin, _ in source.imports.get("*", ())]
+    return [statement for target in targets for statement in _target_definitions(*target)]
+
+
+def _target_definitions(module: str, name: str | None) -> list[Statement]:
+    """Return the statements that an imported name stands for; all statements for a module without a name."""
+    if name is not None:
+        return _definitions_of(module, name)
+    if not _counts(module) or file_of(module) is None:
         return []
-    origin, name_there = source.imports[name]
-    if name_there is not None:
-        return _definitions_of(origin, name_there)
-    if not is_numerical(origin):
-        return []
-    return [Statement(origin, index) for index in range(len(read_module(origin).statements))]
+    return [Statement(module, index) for index in range(len(read_module(module).statements))]
 
 
 def _named_in(section: BaseModel) -> Iterator[NamedEntry]:
@@ -342,27 +414,54 @@ def _entry_lines() -> dict[str, list[int]]:
     return lines
 
 
-def _adds_entry(module: str, first_line: int, last_line: int) -> bool:
-    return any(first_line <= line <= last_line for line in _entry_lines().get(module, ()))
+def _adds_entry(source: ModuleSource, index: int) -> bool:
+    """Return whether a statement adds registry entries; in a plug-in, also lint rules and executors."""
+    first_line, last_line = source.lines[index]
+    if any(first_line <= line <= last_line for line in _entry_lines().get(source.name, ())):
+        return True
+    names = _loaded_names(Statement(source.name, index)) if _is_user_module(source.name) else ()
+    targets = [target for name in names for target in source.imports.get(name, ())]
+    return any(
+        name is not None and isinstance(getattr(sys.modules.get(module), name, None), Registry)
+        for module, name in targets
+    )
 
 
-def _import_target(module: str, name: str) -> tuple[str, str | None]:
-    whole = f"{module}.{name}"
-    return (whole, None) if _path_of(whole) is not None else (module, name)
+def _imported_names(node: ast.AST, module: str) -> Iterator[tuple[str, tuple[str, str | None]]]:
+    """Yield (local name, target) for each name that a statement of `module` imports, as in `imports`."""
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            if alias.asname is not None:
+                yield alias.asname, (alias.name, None)
+            else:  # `import a.b` binds a, through which both are used
+                parts = alias.name.split(".")
+                for length in range(1, len(parts) + 1):
+                    yield parts[0], (".".join(parts[:length]), None)
+    elif isinstance(node, ast.ImportFrom):
+        origin = _absolute_name(node, module)
+        for alias in node.names:
+            yield alias.asname or alias.name, _import_target(origin, alias.name)
+
+
+def _absolute_name(node: ast.ImportFrom, module: str) -> str:
+    """Return the module that an import names, without leading dots."""
+    if not node.level:
+        return node.module or ""
+    file = file_of(module)
+    is_package = file is not None and file.name == "__init__.py"
+    parts = module.split(".")
+    parents = parts[: len(parts) - node.level + is_package]
+    return ".".join([*parents, *([node.module] if node.module else [])])
 
 
 @cache
-def _path_of(module: str) -> Path | None:
-    """Return the file of a module; None if there is no such module."""
-    try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:  # its parent is a module, not a package
-        return None
-    return None if spec is None or spec.origin is None else Path(spec.origin)
+def _import_target(module: str, name: str) -> tuple[str, str | None]:
+    whole = f"{module}.{name}"
+    return (whole, None) if name != "*" and file_of(whole) is not None else (module, name)
 
 
 def _source_of(module: str) -> str:
-    path = _path_of(module)
+    path = file_of(module)
     assert path is not None, module
     return path.read_text(encoding="utf-8")
 

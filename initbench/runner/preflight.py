@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from initbench.config.schema import ExperimentConfig
 from initbench.data.batches import check_batch_size
 from initbench.data.preprocessing import PreparedData
+from initbench.plugins import origin_of
 from initbench.pretrain.initial_networks import check_pretraining_inputs
 from initbench.pretrain.transfer import describe_transfers
 from initbench.runner.capacity import check_network
+from initbench.runner.code_fingerprint import plugin_entries
 from initbench.runner.plan import Plan
 from initbench.runner.run_identity import Identity
 from initbench.store.run_directory import Record
@@ -66,8 +68,18 @@ def _record(config: ExperimentConfig, data: PreparedData) -> Record:
         "matmul": matmul_backend(data.train.x.device),
         "samples": _samples(data),
         "classes": data.classes,
+        **_plugins(config, data.name),
         **dict.fromkeys(("parameters", "steps", "final", "diverged", "diagnosis", "error")),
     }
+
+
+def _plugins(config: ExperimentConfig, dataset: str) -> Record:
+    """Return the entries of plug-ins that the runs use, each with its module and distribution."""
+    entries = [
+        {"kind": entry.registry.kind, "name": entry.name, **asdict(origin_of(entry.module))}
+        for entry in plugin_entries(config, dataset)
+    ]
+    return {"plugins": entries} if entries else {}
 
 
 def _samples(data: PreparedData) -> dict[str, int]:

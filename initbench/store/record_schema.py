@@ -276,6 +276,9 @@ _RECORD = is_mapping(
     diverged=nullable(is_mapping(step=is_natural, layer=nullable(is_integer))),
     diagnosis=nullable(is_list(is_mapping(code=is_text, message=is_text))),
 )
+_PLUGIN_ENTRY = is_mapping(
+    kind=is_text, name=is_text, module=is_text, distribution=nullable(is_text), version=nullable(is_text)
+)
 _KEYS_OF_ENDED_RUNS = ("final", "diverged", "diagnosis")
 """Keys of run.json that may be missing until the run has ended."""
 _RUN_JSON = optional_keys(
@@ -298,6 +301,7 @@ _RUN_JSON = optional_keys(
     transfer=nullable(_TRANSFER),
     versions=nullable(is_mapping()),
     git=nullable(is_mapping()),
+    plugins=nullable(is_list(_PLUGIN_ENTRY)),
 )
 
 

@@ -9,34 +9,32 @@ from itertools import combinations
 
 import pytest
 import torch
-from scipy.stats import kstest, truncnorm
 from torch import nn
 
 from initbench.components.activation import bound
-from initbench.components.init_scheme import INITS, SchemeRequirement
+from initbench.components.init_scheme import INITS
 from initbench.models.fans import fans as fans_of
-from initbench.models.init_weights import rule_for_module
-from initbench.registry_choice import options_model
+from initbench.testing import inits as checks
+from initbench.testing.inits import KURTOSIS, SIGMAS, variance_deviation
 
-SIGMAS = 5.0
 SHAPES = [(256, 256), (128, 512), (512, 128), (96, 32, 3, 3)]
 NOT_SQUARE = SHAPES[1:]
-KURTOSIS = {"normal": 3.0, "uniform": 1.8, "truncated": 3.0 + float(truncnorm(-2, 2).stats("k"))}
 
-# Layers with fan_in and fan_out counted by hand: terms of an output's sum, outputs that an input enters.
-LAYERS = {
-    "square": (lambda: nn.Linear(256, 256), 256, 256),
-    "wide": (lambda: nn.Linear(128, 512), 128, 512),
-    "tall": (lambda: nn.Linear(512, 128), 512, 128),
-    "conv": (lambda: nn.Conv2d(32, 96, 3), 32 * 9, 96 * 9),
-    "grouped": (lambda: nn.Conv2d(64, 256, 3, groups=4), 16 * 9, 64 * 9),
-    "depthwise": (lambda: nn.Conv2d(512, 512, 5, groups=512), 25, 25),
-    "transposed": (lambda: nn.ConvTranspose2d(48, 96, 4, stride=2), 48 * 4, 96 * 16),
-    "transposed in groups": (lambda: nn.ConvTranspose2d(64, 128, 3, stride=2, groups=2), 72, 64 * 9),
-    "strided": (lambda: nn.Conv2d(64, 64, 3, stride=2), 64 * 9, 64 * 9 / 4),
-    "kernel 1 × 7": (lambda: nn.Conv2d(48, 96, (1, 7), stride=(1, 2)), 48 * 7, 96 * 7 / 2),
-    "conv1d": (lambda: nn.Conv1d(64, 96, 5), 320, 480),
+# fan_in and fan_out of checks.LAYERS, counted by hand: terms of an output's sum, outputs per input.
+FANS = {
+    "square": (256, 256),
+    "wide": (128, 512),
+    "tall": (512, 128),
+    "conv": (32 * 9, 96 * 9),
+    "grouped": (16 * 9, 64 * 9),
+    "depthwise": (25, 25),
+    "transposed": (48 * 4, 96 * 16),
+    "transposed in groups": (72, 64 * 9),
+    "strided": (64 * 9, 64 * 9 / 4),
+    "kernel 1 × 7": (48 * 7, 96 * 7 / 2),
+    "conv1d": (320, 480),
 }
+LAYERS = {kind: (build, *FANS[kind]) for kind, build in checks.LAYERS.items()}
 
 NEIGHBOURS = {
     "normal": lambda n, m: 1e-4,
@@ -59,55 +57,24 @@ def fans(shape):
     return shape[1] * field, shape[0] * field
 
 
-def chosen_of(name, **options):
-    needed = {"from": "elsewhere"} if name == "pretrained" else {}
-    return options_model(INITS[name], "name")(**needed, **options)
+def drawn(name, shape, **options):
+    return checks.draw_weight(INITS[name], shape, **options)
 
 
-def options_of(name, **options):
-    return chosen_of(name, **options).model_dump(exclude={"name"})
-
-
-def drawn(name, shape, *, gain=None, seed=0, **options):
-    """A weight filled by the scheme, with its default gain for relu unless one is given."""
-    scheme = INITS[name]
-    n, m = fans(shape)
-    weight = torch.full(shape, math.nan)
-    generator = torch.Generator().manual_seed(seed)
-    arguments = options_of(name, **options)
-    scheme.fill(weight, fan_in=n, fan_out=m, gain=gain or gain_of(name), generator=generator, **arguments)
-    return weight.double()
-
-
-def filled(name, layer, *, gain=None, activation="relu", seed=0, **options):
-    """The weight of `layer` as the second layer of a net has it drawn."""
-    chosen = chosen_of(name, **options)
-    rule = rule_for_module(layer, chosen, gain, bound(activation), 2)
-    weight = torch.full(layer.weight.shape, math.nan)
-    rule.fill(layer, weight, torch.Generator().manual_seed(seed))
-    return weight.double()
+def filled(name, layer, **options):
+    return checks.fill_layer(INITS[name], layer, **options)
 
 
 def gain_of(name):
-    scheme = INITS[name]
-    if scheme.layer_gain:
-        return scheme.layer_gain(bound("relu"), 2)
-    return scheme.default_gain(bound("relu")) if scheme.default_gain else 1.0
+    return checks.default_gain(INITS[name])
 
 
 def kurtosis_of(name):
-    scheme = INITS[name]
-    return scheme.kurtosis if scheme.distribution == "other" else KURTOSIS[scheme.distribution]
+    return checks.weight_kurtosis(INITS[name])
 
 
 def declared_variance(name, n, m, gain):
-    return INITS[name].variance(fan_in=n, fan_out=m, gain=gain, **options_of(name))
-
-
-def deviation(weight, variance, kurtosis):
-    """Return the deviation of the mean square from `variance`, in standard errors."""
-    found = float(weight.square().mean())
-    return abs(found / variance - 1) / math.sqrt((kurtosis - 1) / weight.numel())
+    return checks.declared_variance(INITS[name], n, m, gain)
 
 
 @pytest.mark.parametrize(
@@ -159,28 +126,13 @@ def test_fans_are_what_is_counted():
 
 @pytest.mark.parametrize("kind", LAYERS)
 @pytest.mark.parametrize("name", INDEPENDENT)
-def test_mean_and_variance(name, kind):
-    build, n, m = LAYERS[kind]
-    if INITS[name].takes_torch_fans:  # as torch counts them, of a transposed convolution too
-        n, m = fans(build().weight.shape)
-    for gain in (None, 1.7):
-        if INITS[name].default_gain is None and gain is not None:
-            continue
-        weight = filled(name, build(), gain=gain)
-        variance = declared_variance(name, n, m, gain or gain_of(name))
-        assert abs(float(weight.mean())) < SIGMAS * math.sqrt(variance / weight.numel())
-        assert deviation(weight, variance, kurtosis_of(name)) < SIGMAS
-
-
-@pytest.mark.parametrize("kind", LAYERS)
-@pytest.mark.parametrize("name", INDEPENDENT)
 def test_the_neighbouring_schemes_fail_the_same_test(name, kind):
     """All others fail; a rule within ten standard errors here is distinguished at another shape."""
     build, n, m = LAYERS[kind]
     declared, weight = declared_variance(name, n, m, gain_of(name)), filled(name, build())
     for other, rule in NEIGHBOURS.items():
         if separated(declared, rule(n, m), weight.numel(), kurtosis_of(name)):
-            assert deviation(weight, rule(n, m), kurtosis_of(name)) > SIGMAS, other
+            assert variance_deviation(weight, rule(n, m), kurtosis_of(name)) > SIGMAS, other
 
 
 def separated(own, other, count, kurtosis):
@@ -196,22 +148,6 @@ def test_some_layer_tells_each_two_rules_apart():
             if separated(rule(n, m), other(n, m), build().weight.numel(), 3.0)
         ]
         assert apart, (one, two)
-
-
-@pytest.mark.parametrize("name", [name for name in INDEPENDENT if INITS[name].distribution != "other"])
-def test_shape_of_the_distribution(name):
-    """Kolmogorov–Smirnov over 65,536 draws: at p = 1e-4 it tells the three distributions apart."""
-    weight = drawn(name, (256, 256), seed=5)
-    std = math.sqrt(declared_variance(name, 256, 256, gain_of(name)))
-    uncut = std / truncnorm(-2, 2).std()
-    candidates = {
-        "uniform": ("uniform", (-math.sqrt(3) * std, 2 * math.sqrt(3) * std)),
-        "normal": ("norm", (0, std)),
-        "truncated": ("truncnorm", (-2, 2, 0, uncut)),
-    }
-    for kind, (cdf, arguments) in candidates.items():
-        fits = kstest(weight.flatten().numpy(), cdf, args=arguments).pvalue > 1e-4
-        assert fits == (kind == INITS[name].distribution), kind
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -243,25 +179,12 @@ def test_kaiming_fan_modes(kind, shape):
     name = f"kaiming_{kind}"
     for mode, fan, other in (("fan_in", n, m), ("fan_out", m, n)):
         weight = drawn(name, shape, mode=mode)
-        assert deviation(weight, 2 / fan, KURTOSIS[kind]) < SIGMAS
-        assert deviation(weight, 2 / other, KURTOSIS[kind]) > SIGMAS
+        assert variance_deviation(weight, 2 / fan, KURTOSIS[kind]) < SIGMAS
+        assert variance_deviation(weight, 2 / other, KURTOSIS[kind]) > SIGMAS
 
 
 def test_normal_std_is_an_option():
-    assert deviation(drawn("normal", (200, 300), std=0.3), 0.09, 3.0) < SIGMAS
-
-
-@pytest.mark.parametrize("name", [scheme.name for scheme in INITS])
-def test_a_fill_uses_its_own_generator_and_no_other(name):
-    """Equal seeds give equal weights, independently of the global generator, which is not advanced."""
-    torch.manual_seed(1)
-    before = torch.random.get_rng_state()
-    first = drawn(name, (32, 48), seed=7)
-    assert torch.equal(torch.random.get_rng_state(), before)
-    torch.manual_seed(2)
-    assert torch.equal(drawn(name, (32, 48), seed=7), first)
-    assert bool(first.isfinite().all())
-    assert torch.equal(drawn(name, (32, 48), seed=8), first) is not INITS[name].is_random
+    assert variance_deviation(drawn("normal", (200, 300), std=0.3), 0.09, 3.0) < SIGMAS
 
 
 @pytest.mark.parametrize("gain", [1.0, 1.7])
@@ -299,15 +222,6 @@ def test_fixed_schemes():
     assert bool((drawn("ones", (3, 4)) == 1).all())
     assert bool((drawn("constant", (3, 4)) == 1).all())
     assert bool((drawn("constant", (3, 4), value=-0.25) == -0.25).all())
-
-
-@pytest.mark.parametrize("name", [scheme.name for scheme in INITS])
-def test_what_a_scheme_needs_is_there(name):
-    scheme = INITS[name]
-    assert (scheme.calibrate is not None) == (scheme.needs is SchemeRequirement.FIRST_BATCH)
-    assert (scheme.edit is not None) == (scheme.needs is SchemeRequirement.MODEL_EDIT)
-    assert scheme.default_gain is None or scheme.layer_gain is None
-    assert (scheme.kurtosis is not None) == (scheme.distribution == "other")
 
 
 def test_kaiming_gain_follows_the_leaky_slope_and_else_is_root_two():

@@ -1,7 +1,5 @@
 """Norms of the activations: against torch's own where it has them, else against a short twin."""
 
-import copy
-import math
 from typing import Annotated
 
 import pytest
@@ -9,7 +7,6 @@ import torch
 import yaml
 from pydantic import TypeAdapter
 from torch import nn
-from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
 from initbench.components.norm import NORMS
@@ -200,24 +197,6 @@ def test_batch_renorm_without_limits_trains_as_it_evaluates_and_starts_as_batch_
         assert torch.allclose(module(x), theirs(x), rtol=1e-11, atol=1e-11) == alike
 
 
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("shape", [FLAT, MAPS])
-@pytest.mark.parametrize("name", BUILT)
-def test_stacked_layers_compute_what_each_does(name, shape, training):
-    modules = [built(name).train(training) for _ in range(3)]
-    for module in modules[1:]:
-        with torch.no_grad():
-            for parameter in module.parameters():
-                parameter.mul_(1.5)
-    parameters, buffers = stack_module_state(modules)
-    skeleton, x = copy.deepcopy(modules[0]), noise(3, *shape)
-    stacked = vmap(lambda p, b, x: functional_call(skeleton, {**p, **b}, (x,)))(parameters, buffers, x)
-    for k, module in enumerate(modules):
-        assert_close(stacked[k], module(x[k]))
-        for key, buffer in module.named_buffers():
-            assert_close(buffers[key][k], buffer)
-
-
 @pytest.mark.parametrize("name", [n for n in BUILT if "affine" in NORMS[n].options.model_fields])
 def test_affine_off_leaves_no_scale_and_no_shift(name):
     on, off = ({n for n, _ in built(name, affine=a).named_parameters()} for a in (True, False))
@@ -226,50 +205,6 @@ def test_affine_off_leaves_no_scale_and_no_shift(name):
     assert_close(
         fresh(batch(MAPS)), NORMS[name].build(8, options_of(name, affine=False)).double()(batch(MAPS))
     )
-
-
-def reach(name, index, features, options):
-    """Return which pairs of entries share a statistic: those equal on all axes that are not averaged over."""
-    n, c, *places = index
-    groups = features // getattr(options, "num_groups", 1)
-    apart = {
-        "C": (c // groups if "C/G" in NORMS[name].axes else c),
-        "N": (n // getattr(options, "ghost_size", 1) if "N/G" in NORMS[name].axes else n),
-        **dict(zip("HW", places, strict=False)),
-    }
-    expected = torch.ones(len(n), len(n), dtype=torch.bool)
-    for axis, at in apart.items():
-        if axis == "C" and "C/n" in NORMS[name].axes:
-            expected &= (at[:, None] - at[None]).abs() <= options.size // 2
-        elif axis not in NORMS[name].axes:
-            expected &= at[:, None] == at[None]
-    return expected
-
-
-FEW: dict = {
-    "group": {"num_groups": 2},
-    "ghost_batch": {"ghost_size": 2},
-    "local_response": {"size": 3, "alpha": 1.0},
-}
-
-
-@pytest.mark.parametrize("shape", [(4, 6), (4, 6, 2, 3)])
-@pytest.mark.parametrize("name", BUILT)
-def test_the_stated_axes_are_those_over_which_entries_depend_on_one_another(name, shape):
-    """The Jacobian is exactly 0 between entries that differ on an axis that is not averaged over, and
-    above 1e-6 between nearly all others."""
-    options = options_of(name, **FEW.get(name, {}))
-    assert set(NORMS[name].axes) <= {"N", "C", "H", "W", "C/G", "N/G", "C/n"}
-    if NORMS[name].problem(shape[1:], options) is not None:
-        pytest.skip("refused")
-    module = built(name, 6, **FEW.get(name, {}))
-    jacobian = torch.autograd.functional.jacobian(module, batch(shape).detach()).abs()
-    index = [at.flatten() for at in torch.meshgrid(*map(torch.arange, shape), indexing="ij")]
-    found, expected = jacobian.view(math.prod(shape), -1), reach(name, index, 6, options)
-    assert bool((found[~expected] == 0).all())
-    assert not bool(expected.all())
-    if name != "ghost_batch" or len(shape) > 2:  # a pair standardised by itself is ±1: no slope to see
-        assert float((found[expected] > 1e-6).double().mean()) > 0.95
 
 
 def another(name, field):

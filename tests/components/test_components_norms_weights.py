@@ -12,6 +12,7 @@ from torch.nn.utils import parametrizations
 from initbench.components.norm import NORMS
 from initbench.components.parametrized_weight import assign_weight, weight_of
 from initbench.registry_choice import options_model
+from initbench.testing.norms import trained_weight
 
 WEIGHTY = [entry.name for entry in NORMS if entry.acts_on == "weights"]
 LAYERS = {
@@ -38,13 +39,6 @@ def plain(kind="linear", seed=1):
 
 def wrapped(name, layer, **options):
     return NORMS[name].wrap(layer, options_model(NORMS[name], "name")(**options))
-
-
-def trained_weight(layer):
-    """The name of the parameter that holds a direction for every weight."""
-    names = [name for name, parameter in layer.named_parameters() if parameter.ndim > 1]
-    assert len(names) == 1
-    return names[0]
 
 
 def assert_close(a, b):
@@ -249,29 +243,3 @@ def test_the_stated_axes_are_those_over_which_weights_depend_on_one_another(name
     assert set(NORMS[name].axes) <= set("OIHW")
     assert bool((found[~expected] == 0).all())
     assert float((found[expected] > 1e-6).double().mean()) > 0.95
-
-
-@pytest.mark.parametrize("name", WEIGHTY)
-def test_scale_free_says_whether_the_scale_of_the_weight_has_an_effect(name):
-    layer, x = (
-        wrapped(name, plain(), **({"eps": 1e-12} if "eps" in NORMS[name].options.model_fields else {})),
-        noise(8, 7),
-    )
-    before = layer.eval()(x)
-    assign_weight(layer, 5 * layer.get_parameter(trained_weight(layer)).detach())
-    assert torch.allclose(layer(x), before, rtol=1e-9) == NORMS[name].scale_free
-
-
-@pytest.mark.parametrize("name", WEIGHTY)
-def test_a_weight_of_zeros_stays_finite(name):
-    layer = wrapped(name, plain().float())
-    assign_weight(layer, torch.zeros(5, 7))
-    y = layer(noise(8, 7).float())
-    assert bool(y.isfinite().all())
-    assert float((y - layer.bias).abs().max()) == 0
-    assert all(bool(g.isfinite().all()) for g in gradients(layer, y.double()))
-
-
-@pytest.mark.parametrize("name", WEIGHTY)
-def test_no_module_of_its_own_is_inserted(name):
-    assert NORMS[name].build(8, options_model(NORMS[name], "name")()) is None

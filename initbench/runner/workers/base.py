@@ -159,4 +159,4 @@ class Executor(RegistryEntry):
     start: Callable[[WorkerPoolOptions], WorkerPool]
 
 
-EXECUTORS: Registry[Executor] = Registry("executor", "initbench.runner.workers.executors")
+EXECUTORS: Registry[Executor] = Registry("executor", "initbench.runner.workers.executors", group="executors")

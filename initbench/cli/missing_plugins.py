@@ -1,0 +1,77 @@
+"""Name the plug-in that a stored run got a component from, if the component is unknown now."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from initbench.errors import ConfigError, InitbenchError, UnknownNameError
+from initbench.plugins import PluginOrigin
+from initbench.store.record_schema import find_defect
+from initbench.store.run_directory import RUN
+
+MAX_RUNS = 200
+"""Number of runs that are searched, the newest ones."""
+_UNKNOWN = re.compile(r"unknown [a-z -]+ '([^']+)'")
+
+
+def missing_plugins(error: InitbenchError, arguments: Sequence[str]) -> list[str]:
+    """Return a line for each unknown name of an error that stored runs have from a plug-in.
+
+    Args:
+        error: An error of a command. Only those of unknown names are considered.
+        arguments: Arguments of the command. The runs of its config files are searched first, then the
+            newest runs of the store.
+    """
+    if not isinstance(error, ConfigError | UnknownNameError):
+        return []
+    names = set(_UNKNOWN.findall(str(error)))
+    if not names:
+        return []
+    lines: dict[str, str] = {}
+    for entry in _recorded_entries(arguments):
+        name = entry["name"]
+        if name in names and name not in lines:
+            origin = PluginOrigin(entry["module"], entry["distribution"], entry["version"])
+            separator = ";" if origin.distribution is None else ","
+            absence = f"{separator} {origin.absence}" if origin.absence else ""
+            lines[name] = f"{entry['kind']} {name!r} came from plug-in {origin}{absence}"
+    return list(lines.values())
+
+
+def _recorded_entries(arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the entries of plug-ins that run.json files have recorded; unreadable files are skipped."""
+    for path in (*_records_beside(arguments), *_newest_records(_store_root(arguments))):
+        with suppress(OSError, ValueError):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(record, dict) and record.get("plugins") and find_defect(record) is None:
+                yield from record["plugins"]
+
+
+def _records_beside(arguments: Sequence[str]) -> Iterator[Path]:
+    for argument in arguments:
+        if argument.endswith((".yaml", ".yml")):
+            yield Path(argument).with_name(RUN)
+
+
+def _store_root(arguments: Sequence[str]) -> Path:
+    """Return the directory of stored runs that the command names."""
+    for index, argument in enumerate(arguments):
+        if argument == "--runs-dir" and index + 1 < len(arguments):
+            return Path(arguments[index + 1])
+        if argument.startswith("--runs-dir="):
+            return Path(argument.partition("=")[2])
+    return Path(os.environ.get("INITBENCH_RUNS") or "runs")
+
+
+def _newest_records(root: Path) -> list[Path]:
+    with suppress(OSError):
+        runs = [entry for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")]
+        runs.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
+        return [Path(entry.path) / RUN for entry in runs[:MAX_RUNS]]
+    return []
