@@ -18,14 +18,26 @@ MIN_PARALLEL_ITEMS = 200
 _CHUNK_SIZE = 20
 
 
-def parallel_map(act: Callable[[Item], Result], items: Sequence[Item]) -> Generator[Result]:
+def parallel_map(
+    act: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    min_items: int = MIN_PARALLEL_ITEMS,
+    chunk_size: int = _CHUNK_SIZE,
+) -> Generator[Result]:
     """Yield `act(item)` for each item, in order; an exception of `act` is raised and ends the iteration.
 
     Items and results must be picklable. If a worker process dies, the remaining items are processed in this
     process. Close the generator if it is not exhausted, to stop the worker processes.
+
+    Args:
+        act: A function that can be pickled.
+        items: The items.
+        min_items: Number of items from which on processes are started.
+        chunk_size: Number of items that a process receives at a time.
     """
-    workers = min(available_cores(), len(items) // _CHUNK_SIZE)
-    if len(items) < MIN_PARALLEL_ITEMS or workers < 2 or not _may_fork():
+    workers = min(available_cores(), len(items) // chunk_size)
+    if len(items) < min_items or workers < 2 or not _may_fork():
         yield from map(act, items)
         return
     from concurrent.futures import ProcessPoolExecutor
@@ -35,7 +47,7 @@ def parallel_map(act: Callable[[Item], Result], items: Sequence[Item]) -> Genera
     done = 0
     pool = ProcessPoolExecutor(workers, mp_context=get_context("fork"), initializer=_ignore_interrupts)
     try:
-        for result in pool.map(act, items, chunksize=_CHUNK_SIZE):
+        for result in pool.map(act, items, chunksize=chunk_size):
             yield result
             done += 1
     except (BrokenProcessPool, OSError):  # a worker was killed, or the system refused to start one

@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 from initbench import __version__
+from initbench.analysis.process_map import parallel_map
 from initbench.errors import MissingExtraError
 from initbench.report.figure import TABLE, ReportFigure, to_svg, vl_convert
 from initbench.report.panels import MAX_PANELS, PLACES
@@ -24,6 +25,8 @@ MAX_TABLE_ROWS = 200
 MANY_ROWS = 10
 """Number of rows beyond which the legend has a search field and buttons for all rows."""
 
+_MIN_PARALLEL_FIGURES = 5
+"""Number of pictures from which on they are drawn by several processes, each of which starts a V8 engine."""
 _EMBED = "window.initbenchVega = {vegaEmbed, vega};"
 
 
@@ -98,18 +101,19 @@ def render_page(page: ReportPage) -> str:
     environment = _environment()
     template = environment.get_template("report.html.j2")
     figures = [figure for section in page.sections for figure in section.figures]
+    library, pictures = _draw_all(figures)
     return str(
         template.render(
             page=page,
             version=__version__,
-            svg={figure.key: _inline_svg(figure) for figure in figures},
+            svg=pictures,
             data={figure.key: _figure_data(figure) for figure in figures},
             figure_rows=_table_rows,
             max_rows=MAX_TABLE_ROWS,
             many_rows=MANY_ROWS,
             style=_asset("report.css"),
             script=_asset("report.js"),
-            library=_library(),
+            library=library,
             config=_json({"config": vega_config(legend=False), "table": TABLE, "baseline": page.baseline}),
         )
     )
@@ -131,6 +135,17 @@ def _environment() -> Any:
 
 def _asset(name: str) -> str:
     return files("initbench.report").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def _draw_all(figures: Sequence[ReportFigure]) -> tuple[str, dict[str, str]]:
+    """Return the JavaScript library, and the static pictures by key: most of the work, for all cores."""
+    items: list[ReportFigure | None] = [None, *figures]
+    library, *pictures = parallel_map(_draw, items, min_items=_MIN_PARALLEL_FIGURES, chunk_size=1)
+    return library, {figure.key: picture for figure, picture in zip(figures, pictures, strict=True)}
+
+
+def _draw(figure: ReportFigure | None) -> str:
+    return _library() if figure is None else _inline_svg(figure)
 
 
 @cache
