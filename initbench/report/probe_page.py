@@ -19,6 +19,7 @@ from initbench.report.page import HtmlTable, ReportPage, ReportSection
 from initbench.report.probed_nets import ProbedNets, ProbedRow, probed_nets
 from initbench.report.views.depth_profile import depth_figures
 from initbench.report.views.histogram_grid import histogram_figures
+from initbench.report.views.verdicts import folded_finding
 
 
 def build_probe_page(surveys: Sequence[tuple[str, Survey]], *, command: str | None = None) -> ReportPage:
@@ -50,10 +51,15 @@ def build_probe_page(surveys: Sequence[tuple[str, Survey]], *, command: str | No
 
 
 def _verdict(nets: ProbedNets) -> ReportSection:
-    paragraphs = [sentence for row in nets.rows for sentence in _findings(row, is_only=len(nets.rows) == 1)]
+    paragraphs = [sentence for row in nets.rows for sentence in _sentences(row, is_only=len(nets.rows) == 1)]
     rows = [[row.name, _diagnosis(row.survey), *_numbers(row.survey)] for row in nets.rows]
     table = HtmlTable(["row", "diagnosis", "loss", "layers with q in the band", "nets"], rows)
-    return ReportSection("verdict", "Verdict", paragraphs=paragraphs, tables=[table])
+    folds = [
+        folded_finding(row.name, finding.code, finding.message)
+        for row in nets.rows
+        for finding, _ in row.survey.findings
+    ]
+    return ReportSection("verdict", "Verdict", paragraphs=paragraphs, folds=folds, tables=[table])
 
 
 def _diagnosis(survey: Survey) -> str:
@@ -75,15 +81,12 @@ def _numbers(survey: Survey) -> list[str]:
     return [f"{survey.loss_value:.3f}", band, str(len(survey.seeds))]
 
 
-def _findings(row: ProbedRow, *, is_only: bool) -> Iterator[str]:
-    """Yield the messages of the diagnosis, theory, and everything that was not measured, in sentences."""
+def _sentences(row: ProbedRow, *, is_only: bool) -> Iterator[str]:
+    """Yield sentences on the diagnosis, theory, the loss, and everything that was not measured."""
     survey, prefix = row.survey, "" if is_only else f"{row.name}: "
     word = str.capitalize if is_only else str
     if not any(finding.level == "warning" for finding, _ in survey.findings):
         yield f"{prefix}{word('diagnosis')}: {_diagnosis(survey)}."
-    for finding, count in survey.findings:
-        share = "" if len(survey.seeds) == 1 else f" ({count} of {len(survey.seeds)} nets)"
-        yield f"{prefix}{finding.code}{share}: {one_line(finding.message)}"
     if survey.findings and not survey.coverage.is_complete:
         yield f"{prefix}{word('covers')} {survey.coverage.share}; {one_line(survey.coverage.gaps)}."
     if survey.note is not None:

@@ -77,20 +77,21 @@ def _counts(row: ReportRow) -> str:
 
 
 def _findings(report: ReportRuns) -> list[FoldedText]:
-    """Return the findings of each row, those of the first run that has any; divergences come first.
-
-    The first sentence of a message says what was measured, the others give the cause and the remedy.
-    """
+    """Return the findings of each row, those of the first run that has any; divergences come first."""
     pairs = []
     for row in report.rows:
         diagnoses = (run.record["diagnosis"] for run in row.runs if run.record.get("diagnosis"))
         findings: list[dict[str, Any]] = next(diagnoses, [])
         pairs += [(row.name, finding) for finding in findings if finding.get("level") != "note"]
     pairs.sort(key=lambda each: each[1]["code"] != "diverged")
-    return [_folded(name, finding) for name, finding in pairs]
+    return [folded_finding(name, str(finding["code"]), finding["message"]) for name, finding in pairs]
 
 
-def _folded(name: str, finding: dict[str, Any]) -> FoldedText:
-    words = str(finding["code"]).replace("_", " ")
-    measured, _, advice = one_line(finding["message"]).partition(". ")
+def folded_finding(name: str, code: str, message: str) -> FoldedText:
+    """Return a finding of a row.
+
+    The first sentence of its message says what was measured, the others give the cause and the remedy.
+    """
+    words = code.replace("_", " ")
+    measured, _, advice = one_line(message).partition(". ")
     return FoldedText(f"{name}: {words}: {measured.removesuffix('.')}.", advice)
