@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from initbench.errors import MissingExtraError
@@ -160,7 +163,7 @@ def draw_svg(spec: Spec, prefix: str) -> str:
     Vega numbers clip paths and gradients across all pictures of a process. They get names that depend on
     the picture alone, and that start with `prefix`, so that one page can contain several pictures.
     """
-    svg = str(vl_convert().vegalite_to_svg(spec))
+    svg = str(start_engine().vegalite_to_svg(spec))
     names = dict.fromkeys(re.findall(r'\bid="((?:clip|gradient_)\d+)"', svg))
     numbers = {name: f"{prefix}-{number}" for number, name in enumerate(names)}
     with_ids = re.sub(
@@ -179,22 +182,37 @@ def _rounded_geometry(attribute: re.Match[str]) -> str:
 def to_png(figure: ReportFigure, *, scale: float = 2.0, **options: Any) -> bytes:
     """Return the figure as a PNG image with `scale` device pixels per pixel, on white."""
     spec = _on_white(figure.complete_spec(**options))
-    return bytes(vl_convert().vegalite_to_png(spec, scale=scale))
+    return bytes(start_engine().vegalite_to_png(spec, scale=scale))
 
 
 def to_pdf(figure: ReportFigure, **options: Any) -> bytes:
     """Return the figure as a PDF document of one page."""
-    return bytes(vl_convert().vegalite_to_pdf(_on_white(figure.complete_spec(**options))))
+    return bytes(start_engine().vegalite_to_pdf(_on_white(figure.complete_spec(**options))))
 
 
 def _on_white(spec: dict[str, Any]) -> dict[str, Any]:
     return {**spec, "config": {**spec["config"], "background": "white"}}
 
 
-def vl_convert() -> Any:
-    """Return the module that draws specifications; raise MissingExtraError if it is not installed."""
-    try:
-        import vl_convert
-    except ImportError as error:
-        raise MissingExtraError("figures", "report") from error
+def require_vl_convert() -> None:
+    """Raise MissingExtraError if the package that draws specifications is not installed."""
+    if find_spec("vl_convert") is None:
+        raise MissingExtraError("figures", "report")
+
+
+def start_engine() -> Any:
+    """Return vl-convert, which starts a V8 engine; raise MissingExtraError if it is not installed."""
+    require_vl_convert()
+    import vl_convert
+
+    _STARTED_ENGINES.append(os.getpid())
     return vl_convert
+
+
+def has_engine() -> bool:
+    """Return whether this process has a V8 engine, whose threads a forked process would lack."""
+    return os.getpid() in _STARTED_ENGINES
+
+
+_STARTED_ENGINES: deque[int] = deque(maxlen=1)
+"""The process that has started an engine."""

@@ -14,7 +14,7 @@ from typing import Any
 from initbench import __version__
 from initbench.analysis.process_map import parallel_map
 from initbench.errors import MissingExtraError
-from initbench.report.figure import TABLE, ReportFigure, to_svg, vl_convert
+from initbench.report.figure import TABLE, ReportFigure, has_engine, require_vl_convert, start_engine, to_svg
 from initbench.report.panels import MAX_PANELS, PLACES
 from initbench.report.parameters import AT_STEP, STEP
 from initbench.report.theme import RowStyle, vega_config
@@ -89,7 +89,7 @@ class ReportPage:
 def require_packages() -> None:
     """Raise MissingExtraError if the packages of the extra `report` are not installed."""
     _environment()
-    vl_convert()
+    require_vl_convert()
 
 
 def render_page(page: ReportPage) -> str:
@@ -140,7 +140,10 @@ def _asset(name: str) -> str:
 def _draw_all(figures: Sequence[ReportFigure]) -> tuple[str, dict[str, str]]:
     """Return the JavaScript library, and the static pictures by key: most of the work, for all cores."""
     items: list[ReportFigure | None] = [None, *figures]
-    library, *pictures = parallel_map(_draw, items, min_items=_MIN_PARALLEL_FIGURES, chunk_size=1)
+    if has_engine():  # forked processes could not draw
+        library, *pictures = map(_draw, items)
+    else:
+        library, *pictures = parallel_map(_draw, items, min_items=_MIN_PARALLEL_FIGURES, chunk_size=1)
     return library, {figure.key: picture for figure, picture in zip(figures, pictures, strict=True)}
 
 
@@ -151,7 +154,7 @@ def _draw(figure: ReportFigure | None) -> str:
 @cache
 def _library() -> str:
     """Return the JavaScript of Vega, Vega-Lite and vega-embed, which vl-convert contains."""
-    script = str(vl_convert().javascript_bundle(_EMBED))
+    script = str(start_engine().javascript_bundle(_EMBED))
     return re.sub("</(?=script)", r"<\\/", script, flags=re.IGNORECASE)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from initbench.errors import UsageError
 from initbench.render.text import plural
 from initbench.report.canonical_pdf import canonical_pdf
-from initbench.report.figure import ReportFigure, Spec, draw_svg, vl_convert
+from initbench.report.figure import ReportFigure, Spec, draw_svg, start_engine
 from initbench.report.parameters import AT_STEP
 from initbench.report.theme import PRINT_FONT, text_width
 
@@ -150,7 +150,7 @@ def print_figure(figure: ReportFigure, layout: PrintLayout, suffix: str) -> str 
     spec = print_spec(figure, layout, has_font=suffix in (".png", ".pdf"))
     if suffix == ".json":
         return json.dumps(spec, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
-    converter = vl_convert()
+    converter = start_engine()
     if suffix == ".png":
         return bytes(converter.vegalite_to_png(spec, scale=_SCALE, ppi=PIXELS_PER_INCH))
     svg = draw_svg(spec, figure.key)

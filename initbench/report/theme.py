@@ -90,11 +90,13 @@ def text_width(text: str, font_size: float) -> float:
         text: One line.
         font_size: Size of the font; the result has the same unit.
     """
-    return sum(_WIDTHS.get(sign, 1.0 if sign > "⺀" else 0.6) for sign in text) * font_size
+    return sum(_WIDTHS.get(sign, 1.0 if ord(sign) > _FIRST_WIDE_SIGN else 0.6) for sign in text) * font_size
 
 
 PRINT_FONT = "'Liberation Sans', Arial, Helvetica, sans-serif"
 """Fonts of print, whose characters have the same widths; vl-convert contains the first."""
+_FIRST_WIDE_SIGN = 0x2E80
+"""Code point from which on signs are as wide as they are high: those of Chinese, Japanese and Korean."""
 _WIDTHS = {
     **dict.fromkeys("ijl'", 0.222),
     **dict.fromkeys(" !,./:;I[]ft|·", 0.278),

@@ -87,8 +87,8 @@ def check_derivative(activation: BoundActivation) -> None:
 def check_kinks(entry: Activation) -> None:
     """Check that φ′ is smooth except at the declared kinks, which hold for all options.
 
-    In steps of s = 1e-4 the second difference of φ′ is φ‴s² ≈ 1e-8 where φ is smooth. A jump J of φ″ makes
-    it J·s, and a jump of φ′ more.
+    In steps of s = 1e-4 the second difference of φ′ is about s² = 1e-8 where φ is smooth. A jump J of φ″
+    makes it J·s, and a jump of φ′ more.
     """
     step, bends_at = 1e-4, set()
     x = torch.arange(-100_000, 100_001, dtype=torch.float64) * step + 0.3 * step

@@ -258,7 +258,8 @@ def test_workers_that_cannot_be_started_for_want_of_descriptors(prepared: Path, 
         "run tiny.yaml name=third --executor local --workers 2",
         partial(_limit_descriptors, 10),
     )
-    assert (code, "a worker process cannot be started: too many open files" in printed) == (3, True), printed
+    # The reason is that of the call that failed last, which is not always the first one.
+    assert (code, "a worker process cannot be started: " in printed) == (3, True), printed
 
 
 @pytest.mark.slow

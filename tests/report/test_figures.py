@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from initbench.report.build import FIGURE_SECTIONS, FigureBuilder
-from initbench.report.figure import vl_convert
+from initbench.report.figure import start_engine
 from initbench.report.views.batch_norm import batch_norm_figures
 from initbench.report.views.covariate_shift import covariate_shift_figures
 from initbench.report.views.pretraining import pretraining_figures
@@ -37,7 +37,7 @@ def test_a_figure_compiles_without_warnings(build: FigureBuilder, capfd: pytest.
     for figure in figures:
         for legend in (True, False):
             spec = figure.complete_spec(legend=legend)
-            assert "<svg" in vl_convert().vegalite_to_svg(spec, show_warnings=True)
+            assert "<svg" in start_engine().vegalite_to_svg(spec, show_warnings=True)
             assert capfd.readouterr().err == "", figure.key
 
 

@@ -15,7 +15,7 @@ from torch import nn
 import initbench as package
 from initbench.cli.main import run_command
 from initbench.diagnostics.trainability_map import MAX_PROFILE_LAYERS
-from initbench.report.figure import vl_convert
+from initbench.report.figure import start_engine
 from tests.conftest import Said
 from tests.report.pages import Page
 
@@ -174,7 +174,7 @@ def test_the_specifications_of_a_map_compile(mapped: Page, capfd: pytest.Capture
         for point in (None, 1):
             params = [{"name": "point", "value": point}, {"name": "layer", "value": 2}]
             spec = {**data["spec"], "params": params, "data": {"values": rows}, "width": 400}
-            assert "<svg" in vl_convert().vegalite_to_svg(spec, show_warnings=True)
+            assert "<svg" in start_engine().vegalite_to_svg(spec, show_warnings=True)
             assert capfd.readouterr().err == "", key
 
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from initbench.components.activation import ACTIVATIONS, bound
 from initbench.report.build import figures_of
-from initbench.report.figure import vl_convert
+from initbench.report.figure import start_engine
 from initbench.report.report_runs import ReportRuns
 from initbench.report.views.depth_profile import depth_figures
 from initbench.report.views.histogram_grid import BINS, IDENTITY_IF_POSITIVE, histogram_figures
@@ -207,7 +207,7 @@ def test_a_tensor_without_a_scale_has_no_bars(
     assert record["theory"] is None
     assert any("without bars" in note for note in figure.notes)
     pytest.importorskip("vl_convert")
-    assert "<svg" in vl_convert().vegalite_to_svg(figure.complete_spec(), show_warnings=True)
+    assert "<svg" in start_engine().vegalite_to_svg(figure.complete_spec(), show_warnings=True)
     assert capfd.readouterr().err == ""
 
 
@@ -224,5 +224,5 @@ def test_one_layer_without_a_scale_does_not_change_the_axis_of_the_others() -> N
 def test_figures_with_theory_compile_without_warnings(capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("vl_convert")
     for figure in figures_of(report(bounded=True)):
-        assert "<svg" in vl_convert().vegalite_to_svg(figure.complete_spec(), show_warnings=True)
+        assert "<svg" in start_engine().vegalite_to_svg(figure.complete_spec(), show_warnings=True)
         assert capfd.readouterr().err == "", figure.key

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from initbench.probing.log_slopes import VANISHING_RATIO
 from initbench.render.layer_means import layers_at
-from initbench.report.figure import ReportFigure, rounded, vl_convert
+from initbench.report.figure import ReportFigure, rounded, start_engine
 from initbench.report.report_runs import MAX_MOMENTS
 from initbench.report.views.convergence import convergence_figures
 from initbench.report.views.depth_profile import depth_figures
@@ -163,7 +163,7 @@ def drawn(figure: ReportFigure, **values: Any) -> str:
         {"name": parameter["name"], "value": values.get(parameter["name"], parameter["value"])}
         for parameter in spec["params"]
     ]
-    return str(vl_convert().vegalite_to_svg(spec))
+    return str(start_engine().vegalite_to_svg(spec))
 
 
 @pytest.mark.parametrize("build", [histogram_figures, depth_figures, heat_map_figures, convergence_figures])

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, get_context, resource_tracker
 from multiprocessing.context import ForkServerContext, SpawnContext
 
@@ -27,7 +27,8 @@ def start_fork_server() -> None:
     This function does nothing where workers are not forked, or on a machine with one core.
     """
     if can_fork() and available_cores() > 1:
-        with blocked_signals(), safe_path():
+        # Without it, the first worker starts the server, and reports the error if it cannot.
+        with suppress(OSError), blocked_signals(), safe_path():
             forkserver.set_forkserver_preload([PRELOADED])
             forkserver.ensure_running()
 
