@@ -22,6 +22,7 @@ from pathlib import Path
 from types import ModuleType
 
 from initbench.errors import UsageError, reporting_user_code
+from initbench.paths import expand_user
 
 VARIABLE = "INITBENCH_PLUGINS"
 """Environment variable with the names or files of plug-ins, separated by commas."""
@@ -66,7 +67,7 @@ def request_plugins(names: Iterable[str]) -> None:
     names = list(names)
     if with_comma := next((name for name in names if "," in name), None):
         raise UsageError(f"--plugin names one module or file, and no name has a comma; got {with_comma!r}")
-    added = [str(Path(name).expanduser().resolve()) if _is_file_name(name) else name for name in names]
+    added = [str(expand_user(name).resolve()) if _is_file_name(name) else name for name in names]
     os.environ[VARIABLE] = ",".join(dict.fromkeys([*requested_plugins(), *added]))
 
 
@@ -106,7 +107,7 @@ def import_plugin(name: str) -> ModuleType:
         UsageError: If there is no such module or file, or its import fails.
     """
     if _is_file_name(name):
-        return _import_file(Path(name).expanduser())
+        return _import_file(expand_user(name))
     _append_to_path(Path.cwd())
     try:
         spec = importlib.util.find_spec(name)

@@ -22,7 +22,7 @@ def parallel_map(
     act: Callable[[Item], Result],
     items: Sequence[Item],
     *,
-    min_items: int = MIN_PARALLEL_ITEMS,
+    min_items: int | None = None,
     chunk_size: int = _CHUNK_SIZE,
 ) -> Generator[Result]:
     """Yield `act(item)` for each item, in order; an exception of `act` is raised and ends the iteration.
@@ -33,11 +33,15 @@ def parallel_map(
     Args:
         act: A function that can be pickled.
         items: The items.
-        min_items: Number of items from which on processes are started.
+        min_items: Number of items from which on processes are started; default: MIN_PARALLEL_ITEMS.
         chunk_size: Number of items that a process receives at a time.
     """
     workers = min(available_cores(), len(items) // chunk_size)
-    if len(items) < min_items or workers < 2 or not _may_fork():
+    if (
+        len(items) < (MIN_PARALLEL_ITEMS if min_items is None else min_items)
+        or workers < 2
+        or not _may_fork()
+    ):
         yield from map(act, items)
         return
     from concurrent.futures import ProcessPoolExecutor

@@ -457,6 +457,8 @@ def _absolute_name(node: ast.ImportFrom, module: str) -> str:
 @cache
 def _import_target(module: str, name: str) -> tuple[str, str | None]:
     whole = f"{module}.{name}"
+    if module.partition(".")[0] not in sys.modules:  # to look for the module would import its package
+        return module, name
     return (whole, None) if name != "*" and file_of(whole) is not None else (module, name)
 
 

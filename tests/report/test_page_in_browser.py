@@ -176,15 +176,21 @@ def test_damaged_link_shows_the_first_view(open_page: Opener) -> None:
 
 
 def test_downloads_are_the_figure_and_its_data(report: OpenPage, figures: dict[str, ReportFigure]) -> None:
-    # Files are read from memory, since Chromium delays the eleventh download within a second.
+    # Files are read from memory and not downloaded, since Chromium delays the eleventh within a second.
     report.page.evaluate(
-        "() => { const url = URL.createObjectURL; URL.createObjectURL = (file) => url(window.saved = file); }"
+        """() => {
+          const url = URL.createObjectURL;
+          URL.createObjectURL = (file) => url(window.saved = file);
+          window.clickLink = HTMLAnchorElement.prototype.click;
+          HTMLAnchorElement.prototype.click = () => {};
+        }"""
     )
     for key, figure in figures.items():
         report.page.click(f"#{key} .csv")
         text = report.page.evaluate("window.saved.text()")
         assert text == figure.to_csv()
         assert len(list(csv.reader(io.StringIO(text)))) == len(list(figure.rows())) + 1
+    report.page.evaluate("() => { HTMLAnchorElement.prototype.click = window.clickLink; }")
     with report.page.expect_download() as download:
         report.page.click("#depth-q .svg")
     assert download.value.suggested_filename == "depth-q.svg"
