@@ -15,11 +15,11 @@ PACKAGE = ROOT / "initbench"
 FLOORS = (
     "errors",
     "interrupts",
+    "paths",
     "plugins",
     "registry",
     "registry_choice",
     "machine",
-    "paths",
     "rng",
     "determinism",
     "torch_defaults",
