@@ -97,7 +97,7 @@ def _figure(
     report: LayerReport, quantity: HistogramQuantity, records: list[dict[str, Any]], notes: list[str]
 ) -> ReportFigure:
     axis = (
-        f"The axis of each column is scaled to the widest layer of its row (±{_REACH:g} root mean squares)."
+        f"Each column is scaled to the widest layer of its row at this probe (±{_REACH:g} root mean squares)."
         if quantity.is_scaled
         else "All columns share one axis."
     )
@@ -133,9 +133,9 @@ def _records(
 ) -> Iterator[dict[str, Any]]:
     steps = set(evenly_spaced([moment.step for moment in row.moments], max_moments))
     moments = [moment for moment in row.moments if moment.step in steps]
-    reach = _axis_reach(moments, quantity) if quantity.is_scaled else None
     ends = [*(float(moment.step) for moment in moments[1:]), 1e18]
     for moment, until in zip(moments, ends, strict=True):
+        reach = _axis_reach(moment, quantity) if quantity.is_scaled else None
         layers = {layer["index"]: layer for layer in _drawable(moment, quantity)}
         indices = evenly_spaced(sorted(layers), MAX_LAYERS)
         spacing = (indices[-1] - indices[0]) / (len(indices) - 1) if len(indices) > 1 else 1.0
@@ -169,21 +169,15 @@ def _zero_share(layer: Layer, quantity: HistogramQuantity, histogram: Histogram)
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
 
-def _axis_reach(moments: list[Moment], quantity: HistogramQuantity) -> float | None:
-    """Return half the width of the axis of a row: that of its widest layer at the first and last probe.
+def _axis_reach(moment: Moment, quantity: HistogramQuantity) -> float | None:
+    """Return half the width of the axis of a row at a probe: that of its widest layer.
 
-    If these have no scale, other probes count; None if no layer has a scale.
+    Training changes the widths, so that one axis for all probes would leave most of them as thin lines. None
+    if no layer has a scale.
     """
-    for some in (moments[:1] + moments[-1:], moments):
-        histograms = [
-            parse_histogram(layer[quantity.section]["histogram"])
-            for moment in some
-            for layer in _drawable(moment, quantity)
-        ]
-        edges = [histogram.edges[-1] for histogram in histograms if _has_scale(histogram)]
-        if edges:
-            return max(edges)
-    return None
+    layers = _drawable(moment, quantity)
+    histograms = (parse_histogram(layer[quantity.section]["histogram"]) for layer in layers)
+    return max((each.edges[-1] for each in histograms if _has_scale(each)), default=None)
 
 
 def _bars(histogram: Histogram, zeros: float, reach: float | None) -> dict[str, Any]:
