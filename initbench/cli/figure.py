@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from initbench.cli.compare import Baseline, By, Confidence, Target, resolve_keys
-from initbench.cli.completion import complete_runs
 from initbench.cli.options import RunPatterns, RunsDir, Where, runs_root
 from initbench.errors import UsageError
 from initbench.store.files import write_output
@@ -19,7 +18,6 @@ Kind = Annotated[
     typer.Argument(
         metavar="KIND",
         help="Figure to draw, such as depth-q; --list shows those that the runs allow.",
-        autocompletion=complete_runs,
         show_default=False,
     ),
 ]

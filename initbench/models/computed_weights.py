@@ -43,6 +43,7 @@ def weight_from_hook(layer: nn.Module, hook: Any) -> tuple[Read, Write]:
 
     @torch.no_grad()
     def write(weight: Tensor) -> None:
+        """Set the parameters that the weight is computed from."""
         if isinstance(hook, WeightNorm):
             v, g = layer.get_parameter("weight_v"), layer.get_parameter("weight_g")
             v.copy_(weight)

@@ -125,6 +125,7 @@ class _RecordCollector:
         return output.numel() / (self._samples * use.units)
 
     def activation(self, use: WeightUse, activation_input: Tensor | None, activation_output: Tensor) -> None:
+        """Record the statistics of the activation that follows a weight."""
         inputs = None if activation_input is None else use.units_on_axis_1(activation_input.detach()).double()
         outputs = use.units_on_axis_1(activation_output.detach()).double()
         activation = None if use.activation is None else use.activation.bound

@@ -159,6 +159,8 @@ def _hooks(
     detail: ProbeDetail,
 ) -> Iterator[None]:
     def pre(layer: WeightLayer) -> Callable[[nn.Module, object, Tensor], None]:
+        """Return a hook that records the pre-activation of the layer."""
+
         def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
             records[layer.index] = layer_record.start_record(
                 output,

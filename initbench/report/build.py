@@ -73,7 +73,7 @@ def build_page(
     return ReportPage(
         title=title or _title(report),
         summary=[_summary(report, runs), *report.notes],
-        rows=list(zip(report.names, report.styles, strict=True)),
+        rows=[(row.name, row.style) for row in report.rows],
         steps=report.steps,
         layers=max(layers, default=0),
         sections=sections,

@@ -7,7 +7,6 @@ import io
 import math
 import os
 import re
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -205,7 +204,7 @@ def start_engine() -> Any:
     require_vl_convert()
     import vl_convert
 
-    _STARTED_ENGINES.append(os.getpid())
+    _STARTED_ENGINES.add(os.getpid())
     return vl_convert
 
 
@@ -214,5 +213,5 @@ def has_engine() -> bool:
     return os.getpid() in _STARTED_ENGINES
 
 
-_STARTED_ENGINES: deque[int] = deque(maxlen=1)
-"""The process that has started an engine."""
+_STARTED_ENGINES: set[int] = set()
+"""The process, if it has started an engine, and its parents that had."""

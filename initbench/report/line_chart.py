@@ -70,8 +70,7 @@ def line_chart(
         {"field": "least", "title": "least seed", "format": ".6g"},
         {"field": "most", "title": "most seed", "format": ".6g"},
     ]
-    names, styles = [row.name for row in rows], [row.style for row in rows]
-    area = row_channels(names, styles, marks="area")
+    area = row_channels(rows, marks="area")
     positive = [{"filter": "datum.value > 0"}] if axes.is_log else []
     has_range = "isValid(datum.least)" + " && datum.least > 0" * axes.is_log
     seeds: dict[str, Any] = {
@@ -94,14 +93,14 @@ def line_chart(
             seeds,
             {
                 "mark": {"type": "line", "strokeWidth": 2},
-                "encoding": {"x": x, "y": y, **row_channels(names, styles)},
+                "encoding": {"x": x, "y": y, **row_channels(rows)},
             },
             {
                 "mark": {"type": "point", "size": 36, "filled": True, "opacity": 1},
                 "encoding": {
                     "x": x,
                     "y": y,
-                    **row_channels(names, styles, marks="point"),
+                    **row_channels(rows, marks="point"),
                     "tooltip": fields,
                 },
             },

@@ -38,7 +38,7 @@ def build_probe_page(surveys: Sequence[tuple[str, Survey]], *, command: str | No
         title=f"Before training: {', '.join(nets.names[:3])}"
         + (f" and {len(nets.names) - 3} more rows" if len(nets.names) > 3 else ""),
         summary=[one_line(survey_heading(row.survey).plain) for row in nets.rows],
-        rows=list(zip(nets.names, nets.styles, strict=True)),
+        rows=[(row.name, row.style) for row in nets.rows],
         steps=[0],
         layers=max(layer.index for row in nets.rows for layer in row.survey.layers),
         sections=[

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from initbench.diagnostics.survey import Survey
 from initbench.render.text import one_line, plural
-from initbench.report.report_runs import Layer, Moment
+from initbench.report.report_runs import Layer, LayerReport, Moment
 from initbench.report.theme import RowStyle, row_style
 
 
@@ -38,20 +38,10 @@ class ProbedRow:
 
 
 @dataclass(frozen=True)
-class ProbedNets:
+class ProbedNets(LayerReport):
     """The rows of a page of untrained nets."""
 
     rows: list[ProbedRow]
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the rows."""
-        return [row.name for row in self.rows]
-
-    @property
-    def styles(self) -> list[RowStyle]:
-        """Styles of the rows."""
-        return [row.style for row in self.rows]
 
     @property
     def provenance(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +17,7 @@ from initbench.render.compare.display_options import View
 from initbench.render.compare.titles import distinguishing_terms
 from initbench.render.run_tables import net_words
 from initbench.render.text import evenly_spaced, one_line, plural
-from initbench.report.theme import RowStyle, row_style
+from initbench.report.theme import RowStyle, StyledRow, row_style
 from initbench.store.store import Store, StoredRun
 
 MAX_RUNS_READ = 60
@@ -46,16 +47,8 @@ class Moment:
     """The weight layers of each run, head included."""
 
 
-class LayerRow(Protocol):
+class LayerRow(StyledRow, Protocol):
     """A row whose layers figures show: runs of a comparison, or untrained nets of one kind."""
-
-    @property
-    def name(self) -> str:
-        """Name of the row in the report."""
-
-    @property
-    def style(self) -> RowStyle:
-        """Style of the row in all figures."""
 
     @property
     def activation(self) -> str | None:
@@ -66,22 +59,19 @@ class LayerRow(Protocol):
         """The probes, in order of their steps."""
 
 
-class LayerReport(Protocol):
+class LayerReport(ABC):
     """Rows whose layers figures show."""
 
-    @property
-    def rows(self) -> Sequence[LayerRow]:
-        """The rows, in the order of their styles."""
+    rows: Sequence[LayerRow]
+    """The rows, in the order of their styles."""
 
     @property
     def names(self) -> list[str]:
         """Names of the rows."""
+        return [row.name for row in self.rows]
 
     @property
-    def styles(self) -> list[RowStyle]:
-        """Styles of the rows."""
-
-    @property
+    @abstractmethod
     def provenance(self) -> str:
         """Description of the data and the nets, for captions."""
 
@@ -126,23 +116,13 @@ class ReportRow:
 
 
 @dataclass(frozen=True)
-class ReportRuns:
+class ReportRuns(LayerReport):
     """Everything that the figures of a report show."""
 
     tables: list[AnalysedTable]
     rows: list[ReportRow]
     notes: list[str] = field(default_factory=list)
     """Sentences about runs and seeds that the report leaves out."""
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the rows."""
-        return [row.name for row in self.rows]
-
-    @property
-    def styles(self) -> list[RowStyle]:
-        """Styles of the rows."""
-        return [row.style for row in self.rows]
 
     @property
     def baseline(self) -> str:

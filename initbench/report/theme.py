@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 """Colours that are distinguishable with every common form of colour blindness.
@@ -37,15 +37,26 @@ def row_style(index: int) -> RowStyle:
     )
 
 
-def row_channels(names: Sequence[str], styles: Sequence[RowStyle], *, marks: str = "line") -> dict[str, Any]:
+class StyledRow(Protocol):
+    """A row of a report, which all figures show in its style."""
+
+    @property
+    def name(self) -> str:
+        """Name of the row in the report."""
+
+    @property
+    def style(self) -> RowStyle:
+        """Style of the row in all figures."""
+
+
+def row_channels(rows: Sequence[StyledRow], *, marks: str = "line") -> dict[str, Any]:
     """Return the encoding channels of Vega-Lite that give each row its style.
 
     Args:
-        names: The rows, which are the values of the field `row`.
-        styles: Their styles.
+        rows: The rows, whose names are the values of the field `row`.
         marks: `line` for colour and dash, `point` for colour and shape, `area` for colour alone.
     """
-    domain = list(names)
+    domain, styles = [row.name for row in rows], [row.style for row in rows]
     colour = _channel(domain, [style.colour for style in styles])
     if marks == "line":
         return {"color": colour, "strokeDash": _channel(domain, [list(style.dash) for style in styles])}

@@ -72,6 +72,7 @@ def config_attempt(
     look = look or _diagnosed
 
     def attempt(words: str) -> TrialResult:
+        """Return the result of the nets with these overrides."""
         other = with_overrides(config, words.split())
         if is_layerwise_pretrained(other):
             raise UsageError("not tried: it trains the nets first")

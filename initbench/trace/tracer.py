@@ -182,6 +182,7 @@ class Tracer(TorchFunctionMode):
         goes_both_ways = name in LAYERS and is_bidirectional(arguments)
 
         def on_step(weights: CellWeights, x: Tensor, step: Step) -> None:
+            """Observe one step of a recurrent layer."""
             layer = self._recurrent_layer(name, weights, x, step, layers)
             if layer not in layers:
                 layers.append(layer)

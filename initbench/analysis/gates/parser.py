@@ -152,6 +152,7 @@ class _GateBuilder(Transformer[Token, GateNode]):
         return _check_depth(expression.Function(inner, cast(expression.FunctionName, str(kind))))
 
     def aggregate(self, kind: Token, inner: GateNode) -> GateNode:
+        """Return the node of mean, min or max over runs."""
         column = int(kind.start_pos or 0)
         nodes = list(inner.walk())
         if any(isinstance(node, expression.Aggregate) for node in nodes):

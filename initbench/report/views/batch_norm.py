@@ -156,7 +156,7 @@ def _accuracy_takeaway(records: Sequence[dict[str, Any]], when: str) -> str:
 
 def _accuracy_spec(report: ReportRuns, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     rows = rows_with_records(report.rows, records)
-    names, styles = [row.name for row in rows], [row.style for row in rows]
+    names = [row.name for row in rows]
     x = {
         "field": "value",
         "type": "quantitative",
@@ -181,7 +181,7 @@ def _accuracy_spec(report: ReportRuns, records: Sequence[dict[str, Any]]) -> dic
         {"field": "high", "title": "to", "format": ".4g"},
         {"field": "n", "title": "n"},
     ]
-    colour = row_channels(names, styles, marks="area")
+    colour = row_channels(rows, marks="area")
     return {
         "height": max(120, 3 * (14 * len(names) + 10)),
         "autosize": {"type": "fit-x", "contains": "padding"},
@@ -198,7 +198,7 @@ def _accuracy_spec(report: ReportRuns, records: Sequence[dict[str, Any]]) -> dic
                 "encoding": {
                     "x": x,
                     **position,
-                    **row_channels(names, styles, marks="point"),
+                    **row_channels(rows, marks="point"),
                     "tooltip": tooltip,
                 },
             },

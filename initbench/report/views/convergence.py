@@ -137,9 +137,9 @@ def _spec(
 ) -> dict[str, Any]:
     """Return the specification, with a logarithmic axis if there is a `floor` for intervals."""
     is_log = floor is not None
-    lines = row_channels(report.names, report.styles)
-    points = row_channels(report.names, report.styles, marks="point")
-    area = row_channels(report.names, report.styles, marks="area")
+    lines = row_channels(report.rows)
+    points = row_channels(report.rows, marks="point")
+    area = row_channels(report.rows, marks="area")
     x = {"field": "step", "type": "quantitative", "title": "updates"}
     # Differences from a baseline have no fixed limits.
     scale: dict[str, Any] = (

@@ -254,9 +254,9 @@ def _finite(value: Any) -> float | None:
 def _spec(
     report: LayerReport, statistic: DepthStatistic, records: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    lines = row_channels(report.names, report.styles)
-    points = row_channels(report.names, report.styles, marks="point")
-    area = row_channels(report.names, report.styles, marks="area")
+    lines = row_channels(report.rows)
+    points = row_channels(report.rows, marks="point")
+    area = row_channels(report.rows, marks="area")
     scale: dict[str, Any] = {"type": "log"} if statistic.is_log else {"zero": True}
     axis_values = (record[name] for record in records for name in ("value", "limit"))
     axis = log_axis(axis_values) if statistic.is_log else {"format": "%"}

@@ -285,7 +285,7 @@ def _spec(
         "scale": {"domainMin": 0, "domainMax": {"expr": f"{visible} + 0.5"}, "reverse": True, "nice": False},
         "axis": None,
     }
-    colour = row_channels(report.names, report.styles, marks="area")
+    colour = row_channels(report.rows, marks="area")
     tooltip = [
         {"field": "row", "title": "row"},
         {"field": "estimate", "title": "difference" if has_baseline else "mean"},

@@ -397,7 +397,7 @@ def _spec(
     axes = _Axes(quantity, records, len(report.rows))
     layers = [
         selected_layer_rule("y"),
-        _bar_marks(axes, row_channels(report.names, report.styles, marks="area")),
+        _bar_marks(axes, row_channels(report.rows, marks="area")),
         _zero_marks(axes),
         _heading_marks(axes),
     ]

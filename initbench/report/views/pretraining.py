@@ -74,7 +74,6 @@ def _takeaway(records: Sequence[dict[str, Any]]) -> str:
 
 def _spec(report: ReportRuns, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     rows = rows_with_records(report.rows, records)
-    names, styles = [row.name for row in rows], [row.style for row in rows]
     y = {
         "field": "end",
         "type": "quantitative",
@@ -97,7 +96,7 @@ def _spec(report: ReportRuns, records: Sequence[dict[str, Any]]) -> dict[str, An
         {"field": "remaining", "title": "remaining", "format": ".2%"},
         {"field": "n", "title": "n"},
     ]
-    points = row_channels(names, styles, marks="point")
+    points = row_channels(rows, marks="point")
     return {
         "height": 240,
         "params": [HIDDEN, LAYER],
@@ -115,7 +114,7 @@ def _spec(report: ReportRuns, records: Sequence[dict[str, Any]]) -> dict[str, An
                     "x": x,
                     "y": {**y, "field": "start"},
                     "y2": {"field": "end"},
-                    **row_channels(names, styles, marks="area"),
+                    **row_channels(rows, marks="area"),
                 },
             },
             {

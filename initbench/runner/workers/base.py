@@ -80,6 +80,7 @@ def _train_task(task: WorkerTask, datasets: DatasetCache, deliver: Deliver, prog
     reported = -math.inf
 
     def emit(event: RunEvent) -> None:
+        """Deliver an event, but of progress only what is not too frequent."""
         nonlocal reported
         if isinstance(event, Advanced | Pretrained):
             now = time.monotonic()
