@@ -14,10 +14,11 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from initbench.components.activation import bind
 from initbench.components.init_scheme import INITS, SchemeContext, SchemeRequirement
 from initbench.components.inits.pretrained_scheme import TransferOptions
+from initbench.components.loss import LOSSES, fitting_losses
 from initbench.components.norm import NORMS
 from initbench.components.optimizer import OPTIMIZERS
 from initbench.components.schedule import SCHEDULES
-from initbench.data.dataset import DATASETS, DataOptions, form_of
+from initbench.data.dataset import DATASETS, DataOptions, SampleShape, form_of
 from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES, FamilyOptions
 from initbench.registry import MAX_COUNT, MAX_NUMBER, Options, Section
@@ -60,6 +61,10 @@ class TrainOptions(Section):
         default_factory=lambda: default_choice(OPTIMIZERS, "sgd")
     )
     """Optimizer: a name, or a mapping of name and options (momentum, nesterov, …)."""
+    loss: Annotated[Options, Choice(LOSSES)] = Field(
+        default_factory=lambda: default_choice(LOSSES, "cross_entropy")
+    )
+    """Loss: a name, or a mapping of name and options. It must fit the targets of the data set."""
     lr: float = Field(default=0.01, ge=0.0)
     """Learning rate before the schedule."""
     lr_factors: LrFactors = Field(default_factory=LrFactors)
@@ -77,7 +82,7 @@ class TrainOptions(Section):
     clip_norm: float | None = Field(default=None, gt=0.0)
     """Maximum norm of a run's whole gradient; null for no clipping."""
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Share of the target spread evenly over all classes."""
+    """Share of the target spread evenly over all classes; only with `loss: cross_entropy`."""
     eval_every: int | None = Field(default=None, ge=1, le=MAX_COUNT)
     """Updates between evaluations; null for ten evaluations, spread evenly over the budget."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -106,6 +111,14 @@ class TrainOptions(Section):
             )
             raise _key_issue(problem, at="lr")
         return self
+
+    @field_validator("label_smoothing")
+    @classmethod
+    def _smoothing_fits_the_loss(cls, smoothing: float, others: ValidationInfo) -> float:
+        loss = others.data.get("loss")
+        if smoothing and loss is not None and loss.name != "cross_entropy":
+            raise _key_issue(f"label_smoothing is only for train.loss=cross_entropy, not for {loss.name}")
+        return smoothing
 
     @field_validator("epochs")
     @classmethod
@@ -188,6 +201,9 @@ class ExperimentConfig(Section):
         for key, problem in self.init.misfits(setting):
             yield _key_issue(problem, key=key)
         form, labelled = form_of(self.data), self.data.labelled
+        if form is not None:
+            for key, problem in self.target_issues(form):
+                yield _key_issue(problem, key=key)
         if form is not None and labelled is not None and labelled < form.outputs:
             problem = f"{labelled:,} labels are too few for {form.outputs:,} classes: each needs one at least"
             yield _key_issue(problem, key="data.labelled")
@@ -209,6 +225,29 @@ class ExperimentConfig(Section):
             scheme = self.init.scheme.name
             problem = f"init.scheme={scheme} rescales weights, which model.norm={norm.name} undoes"
             yield _key_issue(problem, key="init.scheme")
+
+    def target_issues(self, form: SampleShape) -> Iterator[tuple[str, str]]:
+        """Yield (key, message) for each conflict of the loss and the net with samples of this form."""
+        loss, family = self.train.loss.name, self.model.family
+        if form.target not in LOSSES[loss].targets:
+            fitting = " or ".join(fitting_losses(form.target)) or "a loss of your own (--loss-from)"
+            yield (
+                "train.loss",
+                f"{loss} is not for the targets of this data set, {form.target.phrase}: use {fitting}",
+            )
+        if FAMILIES[family].takes_positions:
+            return
+        if form.vocabulary is not None:
+            yield (
+                "model.family",
+                f"{family} takes real inputs and not token ids; use a net of your own (--model)",
+            )
+        elif form.target.has_positions(form.target_shape):
+            yield (
+                "model.family",
+                f"{family} has outputs for whole samples, and the targets of this data set,"
+                f" {form.target.phrase}, belong to positions; use a net of your own (--model)",
+            )
 
     def _batch_sizes(self) -> Iterator[tuple[str, int]]:
         """Yield the batch sizes of training and, if separate, of pre-training, with their keys."""

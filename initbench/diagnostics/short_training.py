@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from initbench.config.schema import ExperimentConfig
 from initbench.data.preprocessing import PreparedData, Split
+from initbench.errors import UsageError
 from initbench.runner.batching import MAX_STACKED
 from initbench.runner.run_identity import training_mode
 from initbench.train.events import Advanced, Ended, TrainingEvent
@@ -36,7 +37,9 @@ class LearningThreshold:
 
     @classmethod
     def for_split(cls, split: Split, steps: int) -> LearningThreshold:
-        """Return the threshold for the labels of this split."""
+        """Return the threshold for the labels of this split; raise UsageError if it has other targets."""
+        if split.y.dim() != 1 or split.y.is_floating_point():
+            raise UsageError("a map with training needs a data set with one class label a sample")
         return cls(steps, float(split.y.bincount().max()) / len(split), len(split))
 
     @property

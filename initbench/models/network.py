@@ -151,6 +151,8 @@ class Family(RegistryEntry):
     build: Callable[[Any, tuple[int, ...], int], Network]
     mode: Callable[[Any, int, int, int], Mode]
     check: Callable[[Any, tuple[int, ...]], None] = lambda _options, _input_shape: None
+    takes_positions: bool = False
+    """Whether nets may take token ids, and may have outputs for each position or pixel."""
 
 
 _ABSENT = (

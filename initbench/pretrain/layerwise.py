@@ -60,7 +60,8 @@ class LayerAutoencoders(StackedRuns):
     def step(self, x: Tensor, noise: Tensor | None) -> Tensor:
         """Make one update on x (K, B, …), corrupted by noise (K, B, …); return the losses (K,) before it."""
         self._skeleton.train()
-        losses = self._backward(self._loss_of_one, *((x,) if noise is None else (x, noise)))
+        data = (x,) if noise is None else (x, noise)
+        losses = self._backward(self.each(self._loss_of_one, (0,) * len(data)), *data)
         self._update(self._lr)
         return losses
 

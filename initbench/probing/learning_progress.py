@@ -1,4 +1,4 @@
-"""Check whether training has improved on guessing, by its loss and accuracy."""
+"""Check whether training has improved on guessing, by its loss and its accuracy or R²."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHARE_OF_GUESSING = 0.99
 _STILL = 0.01
 """Change of the loss, as a share of the loss of a guess, up to which it counts as unchanged."""
 _MIN_GAIN = 0.25
-"""Share of the range from the largest class's share to 1 above which an accuracy shows progress."""
+"""Share of the range from the score of a guess to 1 above which a score shows progress."""
 
 NOT_LEARNED = DiagnosisCode(
     "not_learned",
@@ -34,12 +34,12 @@ NOT_LEARNED = DiagnosisCode(
 
 @dataclass(frozen=True)
 class Guess:
-    """Result of guessing from the frequencies of the labels alone."""
+    """Result of the best guess that ignores the inputs."""
 
     loss: float
-    """Entropy of the training labels, in nats."""
-    accuracy: float
-    """Share of the largest class."""
+    """Entropy of the training labels in nats, or variance of real targets."""
+    score: float
+    """Accuracy, the share of the largest class; 0, the R² of the mean, for real targets."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +50,32 @@ class Progress:
     start_loss: float
     end_loss: float
     """Loss at the end, on the same training samples."""
-    accuracy: float
-    """Accuracy on the validation split at the end."""
+    score: float
+    """Accuracy or R² on the validation split at the end."""
     guess: Guess
 
 
-def guess_of(labels: Tensor) -> Guess:
-    """Return the result of guessing for integer labels (N,)."""
-    shares = labels.flatten().bincount().double() / max(labels.numel(), 1)
-    entropy = -float(torch.special.xlogy(shares, shares).sum())
-    return Guess(entropy, float(shares.max()))
+def guess_of(targets: Tensor, loss: str) -> Guess | None:
+    """Return the result of guessing for targets (N, …) under a loss; None if it is not known for the loss."""
+    match loss:
+        case "cross_entropy":
+            shares = targets.flatten().bincount().double() / max(targets.numel(), 1)
+            return Guess(-float(torch.special.xlogy(shares, shares).sum()), float(shares.max()))
+        case "mse":
+            values = targets.double()
+            return Guess(float((values - values.mean(0)).square().mean()), 0.0)
+        case "bce":
+            share = targets.double().mean(0)
+            entropy = torch.special.xlogy(share, share) + torch.special.xlogy(1.0 - share, 1.0 - share)
+            return Guess(-float(entropy.mean()), float(torch.maximum(share, 1.0 - share).mean()))
+    return None
 
 
 def progress_finding(progress: Progress) -> Iterator[Finding]:
     """Yield a finding if training ended no better than guessing."""
     guess = progress.guess
-    bar = guess.accuracy + _MIN_GAIN * (1.0 - guess.accuracy)
-    if progress.updates < MIN_UPDATES or progress.accuracy > bar or guess.loss <= 0.0:
+    bar = guess.score + _MIN_GAIN * (1.0 - guess.score)
+    if progress.updates < MIN_UPDATES or progress.score > bar or guess.loss <= 0.0:
         return
     share = progress.end_loss / guess.loss
     if not share >= _SHARE_OF_GUESSING:

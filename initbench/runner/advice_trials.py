@@ -10,10 +10,10 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from initbench.components.activation import BoundActivation
 from initbench.components.inits.pretrained_scheme import TransferOptions
+from initbench.components.loss import LOSSES
 from initbench.config.loading import with_overrides
 from initbench.config.schema import ExperimentConfig
 from initbench.data.preprocessing import PreparedData, Split, renormalise
@@ -97,10 +97,11 @@ def _diagnosed(
 def probe_untrained(network: Network, batch: Split, config: ExperimentConfig) -> NetMeasurement:
     """Measure one untrained net for a diagnosis, on the device of the batch and with one thread."""
     network = network.to(batch.x.device)
+    options = config.train.loss
     losses: list[float] = []
 
     def loss(logits: Tensor, y: Tensor) -> Tensor:
-        value = cross_entropy(logits, y)
+        value = LOSSES[options.name].mean(logits, y, options)
         losses.append(float(value.detach()))
         return value
 
@@ -115,7 +116,8 @@ def probe_untrained(network: Network, batch: Split, config: ExperimentConfig) ->
             bins=config.probe.bins,
             detail=ProbeDetail.DIAGNOSIS,
         )
-    return NetMeasurement(layers, network_conditions(network, batch.x, losses[0]))
+    initial_loss = losses[0] if options.name == "cross_entropy" else None  # others have no chance level
+    return NetMeasurement(layers, network_conditions(network, batch.x, initial_loss))
 
 
 def _with_inputs(data: PreparedData, words: str) -> PreparedData:

@@ -202,10 +202,6 @@ def _is_component(value: Any, path: str) -> Iterator[str]:
         yield from is_mapping(name=is_text)(value, path)
 
 
-_BY_NORMS = {
-    f"val_{what}_{kind}": is_number for what in ("loss", "accuracy") for kind in ("batch", "population")
-}
-"""Metrics evaluated with other batch-norm statistics than the running ones."""
 _PRETRAINED_LAYER = is_mapping(layer=is_integer, loss_start=is_number, loss_end=is_number)
 _PRETRAINING = is_mapping(
     layers=is_list(_PRETRAINED_LAYER), seconds=is_finite, samples=is_natural, steps=is_natural
@@ -270,9 +266,7 @@ _RECORD = is_mapping(
     dataset_requested=is_text,
     device=is_text,
     config=is_config,
-    final=nullable(
-        satisfies_both(is_mapping(val_accuracy=is_number, test_accuracy=is_number), is_table(is_number))
-    ),
+    final=nullable(is_table(is_number)),
     diverged=nullable(is_mapping(step=is_natural, layer=nullable(is_integer))),
     diagnosis=nullable(is_list(is_mapping(code=is_text, message=is_text))),
 )
@@ -310,8 +304,8 @@ def find_defect(record: Mapping[str, Any]) -> str | None:
     return next(_RUN_JSON({**dict.fromkeys(_KEYS_OF_ENDED_RUNS), **record}, ""), None)
 
 
-EVALUATION_LINE = optional_keys(
-    is_mapping(step=is_integer, train_loss=is_number, val_loss=is_number, val_accuracy=is_number), **_BY_NORMS
+EVALUATION_LINE = satisfies_both(
+    is_mapping(step=is_integer, train_loss=is_number, val_loss=is_number), is_table(is_number)
 )
 """Check of a line of metrics.jsonl."""
 

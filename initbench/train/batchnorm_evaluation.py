@@ -22,7 +22,7 @@ MAP_POPULATION = 256
 
 
 def evaluate_norms(cohort: Cohort, sample: Split, val: Split, batch_size: int) -> list[dict[str, float]]:
-    """Return val_loss and val_accuracy of each run by batch and by population statistics.
+    """Return val_loss and, for class indices or labels, val_accuracy of each run by other statistics.
 
     Keys with the suffix `_batch`: `val` by batches of training size in a fixed order, at most MAX_BATCHES,
     each normalized by its own statistics as in training. The last batch is padded with the first samples.
@@ -39,27 +39,26 @@ def evaluate_norms(cohort: Cohort, sample: Split, val: Split, batch_size: int) -
         "population": cohort.evaluate(val.x, val.y, _population(cohort, sample)),
     }
     statistics: list[dict[str, float]] = [{} for _ in range(cohort.size)]
-    for kind, (losses, accuracies) in by_kind.items():
-        for run, loss, accuracy in zip(statistics, losses, accuracies, strict=True):
-            run |= {f"val_loss_{kind}": loss, f"val_accuracy_{kind}": accuracy}
+    for kind, values in by_kind.items():
+        for name in ("loss", "accuracy"):
+            for run, value in zip(statistics, values.get(name, ()), strict=False):
+                run[f"val_{name}_{kind}"] = value
     return statistics
 
 
 @torch.no_grad()
-def _by_batch(cohort: Cohort, split: Split, batch_size: int) -> tuple[list[float], list[float]]:
+def _by_batch(cohort: Cohort, split: Split, batch_size: int) -> dict[str, list[float]]:
     samples = len(split)
     order = torch.randperm(samples, generator=stream_generator(0, "evaluation_batches")).to(split.x.device)
     batches = min(-(-samples // batch_size), MAX_BATCHES)
-    total = torch.zeros(2, cohort.size, dtype=torch.float64, device=split.x.device)
+    totals = cohort.totals(split.y)
     with batch_statistics_mode(cohort.skeleton):
         for start in range(0, batches * batch_size, batch_size):
             rows = torch.arange(start, start + batch_size, device=split.x.device)
-            valid = rows < samples  # (B,): padding is not counted
             x, y = split.take(order[rows % samples])
-            scores = cohort.scores(x, y, _copies(cohort))
-            total += torch.stack([score.where(valid, 0.0).sum(1) for score in scores])
-    losses, accuracies = (total / min(samples, batches * batch_size)).tolist()
-    return losses, accuracies
+            counted = min(batch_size, samples - start)  # padding is not counted
+            totals.add(cohort.statistics(x, y, _copies(cohort), counted), counted)
+    return totals.values()
 
 
 def _population(cohort: Cohort, sample: Split) -> dict[str, Tensor]:

@@ -10,23 +10,29 @@ another run, each run gets its own gradient, and a run that turns NaN does not a
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
-from torch.nn.functional import cross_entropy
 
+from initbench.components.loss import LOSSES, outputs_fit, smoothed_cross_entropy
 from initbench.config.schema import TrainOptions
+from initbench.data.dataset import SampleShape
 from initbench.models.freezing import layer_tensors
 from initbench.models.network import Mode, Network
 from initbench.registry import Options
 from initbench.train.checkpoint import Checkpoint, cpu_copies
 from initbench.train.param_groups import StackedOptimizer
+from initbench.train.scores import Score, scores_of
 
 EVALUATION_CHUNK = 512
 """Number of samples in one evaluation pass; with 1,024 the outputs of 16 runs exceed the caches."""
+MAX_OUTPUT_VALUES = 1 << 24
+"""Outputs of one evaluation pass of nets with outputs for each position, which have fewer samples then."""
+_ONE_LABEL = SampleShape((), 2)
 
 
 class StackedRuns:
@@ -94,15 +100,20 @@ class StackedRuns:
             tensors = {name: p[0] for name, p in parameters.items()}, {n: b[0] for n, b in buffers.items()}
             batch = (x if dim is None else x[0] for x, dim in zip(data, data_dims, strict=True))
             result = function(*tensors, *batch)
+            if isinstance(result, dict):
+                return {name: part[None] for name, part in result.items()}
             return result[None] if isinstance(result, Tensor) else tuple(part[None] for part in result)
 
         return single
 
-    def _backward(self, loss_of_one: Callable[..., Any], *data: Tensor) -> Tensor:
-        """Compute gradients into `.grad` from data (K, …) of each run; return detached losses (K,)."""
+    def _backward(self, losses_of: Callable[..., Tensor], *data: Tensor) -> Tensor:
+        """Compute gradients into `.grad` and return the detached losses (K,).
+
+        `losses_of` returns the loss of each run, given all parameters, buffers and the data (K, …).
+        """
         for p in self.parameters.values():
             p.grad = None
-        losses: Tensor = self.each(loss_of_one, (0,) * len(data))(self.parameters, self.buffers, *data)
+        losses = losses_of(self.parameters, self.buffers, *data)
         losses.sum().backward()  # type: ignore[no-untyped-call]
         return losses.detach()
 
@@ -124,7 +135,12 @@ class Cohort(StackedRuns):
     """
 
     def __init__(
-        self, networks: Sequence[Network], options: TrainOptions, mode: Mode, device: torch.device
+        self,
+        networks: Sequence[Network],
+        options: TrainOptions,
+        mode: Mode,
+        device: torch.device,
+        form: SampleShape = _ONE_LABEL,
     ) -> None:
         if mode == "single" and len(networks) != 1:
             raise ValueError("runs that train singly are not stacked")
@@ -143,20 +159,37 @@ class Cohort(StackedRuns):
         )
         self.skeleton: Network = copy.deepcopy(networks[0]).to(device)
         self.options = options
+        self._loss = LOSSES[options.loss.name]
+        self._scores = scores_of(form)
+        self._chunk = evaluation_chunk(form)
 
     @property
     def size(self) -> int:
         """Number of runs still in the cohort, K."""
         return next(iter(self.parameters.values())).shape[0]
 
-    def loss(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Return the mean cross-entropy of a batch, with the label smoothing of the config."""
-        return cross_entropy(logits, y, label_smoothing=self.options.label_smoothing)
+    def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the loss of a batch of one run, with the label smoothing of the config."""
+        if self.options.label_smoothing:
+            return smoothed_cross_entropy(outputs, y, self.options.label_smoothing)
+        return self._loss.mean(outputs, y, self.options.loss)
 
     def gradients(self, x: Tensor, y: Tensor) -> Tensor:
-        """Compute gradients of a batch x (K, B, …), y (K, B) into `.grad`; return detached losses (K,)."""
+        """Compute gradients of a batch x (K, B, …), y (K, B, …) into `.grad`; return detached losses (K,)."""
         self.skeleton.train()
-        return self._backward(self.loss_of_one, x, y)
+        return self._backward(self.losses, x, y)
+
+    def losses(
+        self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor, y: Tensor
+    ) -> Tensor:
+        """Return the loss of each run (K,) on its batch x (K, B, …), y (K, B, …).
+
+        A loss of the user is computed for one run after another, so that it need not support vmap.
+        """
+        if self._loss.per_sample is not None:
+            return self.each(self.loss_of_one, (0, 0))(parameters, buffers, x, y)  # type: ignore[no-any-return]
+        outputs = self.each(self.forward, (0,))(parameters, buffers, x)
+        return torch.stack([self.loss(*pair) for pair in zip(outputs, y, strict=True)])
 
     def update(self, lr: float) -> None:
         """Make one optimizer step with the last gradients, clipped per run if `clip_norm` is set."""
@@ -165,31 +198,49 @@ class Cohort(StackedRuns):
     @torch.no_grad()
     def evaluate(
         self, x: Tensor, y: Tensor, buffers: dict[str, Tensor] | None = None
-    ) -> tuple[list[float], list[float]]:
-        """Return mean loss and accuracy of each run over a split x (N, …), y (N,), in evaluation mode.
+    ) -> dict[str, list[float]]:
+        """Return the mean loss and the scores of each run over a split x (N, …), y (N, …), by name.
 
-        The loss is plain cross-entropy, without label smoothing. `buffers` replace those of the runs.
+        Nets are in evaluation mode, and the loss is without label smoothing. `buffers` replace those of the
+        runs. Scores that do not fit the outputs are left out.
         """
         self.skeleton.eval()
         buffers = self.buffers if buffers is None else buffers
-        total = torch.zeros(2, self.size, dtype=torch.float64, device=x.device)
-        for start in range(0, len(y), EVALUATION_CHUNK):
+        totals = self.totals(y)
+        for start in range(0, len(y), self._chunk):
             # The last chunk is padded to the length of the others, to whole vectors (see models/families).
-            rows = torch.arange(start, start + EVALUATION_CHUNK, device=x.device)
-            x_chunk, y_chunk = x.index_select(0, rows % len(y)), y[rows % len(y)]
-            loss, correct = self.scores(x_chunk, y_chunk, buffers)
-            valid = rows < len(y)  # (chunk,)
-            total += torch.stack([loss.where(valid, 0.0).sum(1), correct.where(valid, 0.0).sum(1)])
-        loss_mean, accuracy = (total / len(y)).tolist()
-        return loss_mean, accuracy
+            rows = torch.arange(start, start + self._chunk, device=x.device) % len(y)
+            samples = min(self._chunk, len(y) - start)
+            totals.add(self.statistics(x.index_select(0, rows), y[rows], buffers, samples), samples)
+        return totals.values()
 
-    def scores(self, x: Tensor, y: Tensor, buffers: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return losses and hits (K, B) of each run on x (B, …), y (B,), in the current mode of the skeleton.
+    def totals(self, targets: Tensor) -> ScoreTotals:
+        """Return empty totals for a split with these targets (N, …)."""
+        return ScoreTotals(self._scores, targets)
 
-        In training mode norm layers write to `buffers`.
+    def statistics(self, x: Tensor, y: Tensor, buffers: dict[str, Tensor], samples: int) -> dict[str, Tensor]:
+        """Return sums of the loss and of the statistics of each score over the first samples: (K,) or (K, S).
+
+        Args:
+            x: Inputs (B, …) of all runs.
+            y: Targets (B, …).
+            buffers: Buffers of the runs; in training mode norm layers write to them.
+            samples: Number of samples that count; the others are padding.
         """
-        loss, correct = self.each(self._score_one, (None, None))(self.parameters, buffers, x, y)
-        return loss, correct
+        is_counted = torch.arange(len(y), device=y.device) < samples
+        if self._loss.per_sample is not None:
+            statistics = self.each(self._statistics_of_one, (None, None))(self.parameters, buffers, x, y)
+            return {name: _masked_sum(values, is_counted) for name, values in statistics.items()}
+        outputs = self.each(self.forward, (None,))(self.parameters, buffers, x)
+        losses = torch.stack([self._loss.mean(z[:samples], y[:samples], self.options.loss) for z in outputs])
+        scores = [self._score_statistics(z, y) for z in outputs]
+        return {
+            "loss": losses.double() * samples,
+            **{
+                name: _masked_sum(torch.stack([run[name] for run in scores]), is_counted)
+                for name in scores[0]
+            },
+        }
 
     def keep(self, alive: list[int]) -> None:
         """Drop all other runs than those at these positions; also works between `gradients` and `update`."""
@@ -201,23 +252,73 @@ class Cohort(StackedRuns):
     def loss_of_one(
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor
     ) -> Tensor:
-        """Return the loss () of one run on a batch x (B, …), y (B,)."""
+        """Return the loss () of one run on a batch x (B, …), y (B, …)."""
         return self.loss(self.forward(parameters, buffers, x), y)
 
-    def _score_one(
+    def _statistics_of_one(
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        logits = self.forward(parameters, buffers, x)
-        correct = (logits.argmax(-1) == y).double()
-        is_finite = logits.isfinite().all(-1)  # argmax of NaN is a class, which must not count
-        return cross_entropy(logits, y, reduction="none").double(), torch.where(is_finite, correct, torch.nan)
+    ) -> dict[str, Tensor]:
+        """Return loss and statistics of each sample of one run, by name: (B,) or (B, S)."""
+        outputs = self.forward(parameters, buffers, x)
+        assert self._loss.per_sample is not None
+        loss = self._loss.per_sample(outputs, y, self.options.loss)
+        return {"loss": loss.double(), **self._score_statistics(outputs, y)}
+
+    def _score_statistics(self, outputs: Tensor, y: Tensor) -> dict[str, Tensor]:
+        if not outputs_fit(outputs, y):  # of a loss of the user
+            return {}
+        return {score.name: score.statistics(outputs, y) for score in self._scores}
 
     def forward(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
-        """Return the logits of one run in float32, in any precision of the layers."""
+        """Return the outputs of one run in float32, in any precision of the layers."""
         bf16 = self.options.precision == "bf16"
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
-            logits: Tensor = functional_call(self.skeleton, {**parameters, **buffers}, (x,))
-        return logits.float()
+            outputs: Tensor = functional_call(self.skeleton, {**parameters, **buffers}, (x,))
+        return outputs.float()
+
+
+class ScoreTotals:
+    """Sums over the samples of a split, from which the loss and the scores of each run follow.
+
+    Args:
+        scores: The scores.
+        targets: Targets of the whole split (N, …).
+    """
+
+    def __init__(self, scores: Sequence[Score], targets: Tensor) -> None:
+        self._scores, self._targets = scores, targets
+        self._totals: dict[str, Tensor] = {}
+        self._samples = 0
+
+    def add(self, sums: Mapping[str, Tensor], samples: int) -> None:
+        """Add the sums of `Cohort.statistics` over so many samples."""
+        for name, value in sums.items():
+            self._totals[name] = self._totals.get(name, 0.0) + value
+        self._samples += samples
+
+    def values(self) -> dict[str, list[float]]:
+        """Return the loss and the scores of each run, by name."""
+        means = {name: (total / self._samples).tolist() for name, total in self._totals.items()}
+        result = {"loss": means["loss"]}
+        for score in self._scores:
+            if score.name in means:
+                rows = [row if isinstance(row, list) else [row] for row in means[score.name]]
+                result[score.name] = [score.value(row, self._targets) for row in rows]
+        return result
+
+
+def evaluation_chunk(form: SampleShape) -> int:
+    """Return the number of samples in one evaluation pass."""
+    if not form.target.has_positions(form.target_shape):
+        return EVALUATION_CHUNK
+    values = math.prod(form.target_shape) * (form.outputs if form.target.is_class_index else 1)
+    return max(1, min(EVALUATION_CHUNK, MAX_OUTPUT_VALUES // values))
+
+
+def _masked_sum(values: Tensor, is_counted: Tensor) -> Tensor:
+    """Return the sum of values (K, B) or (K, B, S) over the samples that count: (K,) or (K, S)."""
+    mask = is_counted if values.dim() == 2 else is_counted[:, None]
+    return values.where(mask, 0.0).sum(1)
 
 
 def _rows(parameter: Tensor, index: Tensor) -> Tensor:

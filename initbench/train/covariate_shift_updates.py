@@ -127,7 +127,6 @@ class CovariateShift:
     def _gradients_after_lower_updates(self, snapshot: UpdateSnapshot, x: Tensor, y: Tensor) -> _Gradients:
         """Return G′ of every layer that has layers below it."""
         after = {name: p.detach() for name, p in self._cohort.parameters.items()}
-        loss = self._cohort.each(self._cohort.loss_of_one, (0, 0))
         by_layer = {}
         for index, names in self._weights.items():
             parameters = {name: snapshot.parameters[name].requires_grad_() for name in self._learning(names)}
@@ -137,7 +136,7 @@ class CovariateShift:
                     for name, p in snapshot.parameters.items()
                 }
                 copies = {name: b.clone() for name, b in snapshot.buffers.items()}
-                losses = loss(mixed, copies, x, y)
+                losses = self._cohort.losses(mixed, copies, x, y)
                 by_layer[index] = list(torch.autograd.grad(losses.sum(), list(parameters.values())))
             for p in parameters.values():
                 p.requires_grad_(False)

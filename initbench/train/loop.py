@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from initbench.components.schedule import learning_rate
+from initbench.components.target import TargetKind
 from initbench.config.schema import ExperimentConfig, TrainOptions
 from initbench.data.batches import Batches
 from initbench.data.preprocessing import PreparedData, Split
@@ -136,7 +137,7 @@ class Training:
         self._setup, self._emit = setup, emit
         config, data = setup.config, setup.data
         self._config, self._data, self._device = config, data, setup.device
-        self._cohort = Cohort(setup.networks, config.train, setup.mode, setup.device)
+        self._cohort = Cohort(setup.networks, config.train, setup.mode, setup.device, data.form)
         self._batches = Batches(
             len(data.train), config.train.batch_size, setup.seeds, setup.device, order=data.order
         )
@@ -257,16 +258,15 @@ class Training:
         """Evaluate and probe every run."""
         when = "init" if step == 0 else "end" if step == self.steps else "train"
         with self._watch.measure("evaluate"):
-            train_loss, _ = self._cohort.evaluate(self._train_sample.x, self._train_sample.y)
-            val_loss, accuracy = self._cohort.evaluate(self._data.val.x, self._data.val.y)
+            train_loss = self._cohort.evaluate(self._train_sample.x, self._train_sample.y)["loss"]
+            val = self._cohort.evaluate(self._data.val.x, self._data.val.y)
             by_norms = self._evaluate_norms(when)
         self._latest = [
             {
                 "step": step,
                 "epoch": step / self._batches.per_epoch,
                 "train_loss": train_loss[k],
-                "val_loss": val_loss[k],
-                "val_accuracy": accuracy[k],
+                **{f"val_{name}": values[k] for name, values in val.items()},
                 **by_norms[k],
             }
             for k in range(len(self._runs))
@@ -331,11 +331,13 @@ class Training:
         if not self._runs:
             return
         with self._watch.measure("evaluate"):
-            _, test_accuracy = self._cohort.evaluate(self._data.test.x, self._data.test.y)
+            test = self._cohort.evaluate(self._data.test.x, self._data.test.y)
+        if self._data.target is TargetKind.CLASSES:
+            del test["loss"]  # runs on class labels have never recorded it
         for k, latest in enumerate(self._latest):
             if math.isfinite(latest["train_loss"]) and math.isfinite(latest["val_loss"]):
                 final = {name: value for name, value in latest.items() if name not in ("step", "epoch")}
-                self._end(k, final={**final, "test_accuracy": test_accuracy[k]})
+                self._end(k, final={**final, **{f"test_{name}": values[k] for name, values in test.items()}})
             else:
                 self._end(k, diverged=self._divergence(k, self.steps, self._probe_batch.x))
 

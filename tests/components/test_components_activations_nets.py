@@ -66,9 +66,9 @@ def test_a_training_step_at_depth_four_is_finite_and_moves_every_parameter(activ
     for name, p in cohort.parameters.items():
         assert bool(p.isfinite().all()), name
         assert not torch.equal(p, before[name]), name
-    losses, accuracies = cohort.evaluate(x, y)
-    assert math.isfinite(losses[0])
-    assert 0 <= accuracies[0] <= 1
+    values = cohort.evaluate(x, y)
+    assert math.isfinite(values["loss"][0])
+    assert 0 <= values["accuracy"][0] <= 1
 
 
 @pytest.mark.parametrize(

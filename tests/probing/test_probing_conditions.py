@@ -17,20 +17,20 @@ from benchmarks.probe_predicts_training import severity_of
 from initbench.probing.diagnosis import diagnose
 from initbench.probing.learning_progress import Guess, Progress, guess_of, progress_finding
 
-GUESS = Guess(loss=math.log(10.0), accuracy=0.1)
+GUESS = Guess(loss=math.log(10.0), score=0.1)
 
 
 def progress(
     end_loss: float, *, start_loss: float = 2.31, accuracy: float = 0.1, updates: int = 500
 ) -> Progress:
-    return Progress(updates=updates, start_loss=start_loss, end_loss=end_loss, accuracy=accuracy, guess=GUESS)
+    return Progress(updates=updates, start_loss=start_loss, end_loss=end_loss, score=accuracy, guess=GUESS)
 
 
 def test_a_guess_is_told_from_the_labels() -> None:
-    guess = guess_of(torch.tensor([0, 0, 0, 2]))
-    assert guess.accuracy == 0.75
+    guess = guess_of(torch.tensor([0, 0, 0, 2]), "cross_entropy")
+    assert guess.score == 0.75
     assert guess.loss == pytest.approx(-0.75 * math.log(0.75) - 0.25 * math.log(0.25))
-    assert guess_of(torch.zeros(8, dtype=torch.long)).loss == 0.0
+    assert guess_of(torch.zeros(8, dtype=torch.long), "cross_entropy").loss == 0.0
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def test_a_cnn_has_its_population_recomputed(make_config: Any) -> None:
         module.register_forward_pre_hook(lambda _m, args, name=name: inputs.update({name: args[0]}))
     cohort.skeleton.eval()
     with torch.no_grad():
-        cohort.scores(x, torch.zeros(40, dtype=torch.int64), buffers)
+        cohort.statistics(x, torch.zeros(40, dtype=torch.int64), buffers, 40)
     assert len(norms) == 2
     for name, seen in inputs.items():
         assert torch.allclose(buffers[f"{name}.running_mean"][0], seen.mean((0, 2, 3)), atol=1e-5)

@@ -277,7 +277,8 @@ def test_evaluate_is_a_plain_loop(make_config: Any, norm: str) -> None:
         cohort.gradients(torch.stack([x, x]), torch.stack([y, y]))
         cohort.update(config.train.lr)
     split = separable(2 * EVALUATION_CHUNK + 77, 4)
-    losses, accuracies = cohort.evaluate(split.x, split.y)
+    values = cohort.evaluate(split.x, split.y)
+    losses, accuracies = values["loss"], values["accuracy"]
     for k, plain in enumerate(twins):
         plain_loop(plain, config, the_batches(0)[:5])
         plain.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -114,7 +115,7 @@ class _Diagnosis:
     ) -> None:
         self._task, self._emit, self._data = task, emit, data
         self._network = network  # theory needs only the fans of the layers, which all runs share
-        self._guess = guess_of(data.train.y)
+        self._guess = guess_of(data.train.y, task.program.train.loss.name)
         x = fixed_sample(data.train, task.program.probe.batch).x
         self._conditions = network_conditions(network, x, None)
         self._snapshots = [list(resumption.snapshots) for resumption in task.resume] or [
@@ -153,7 +154,8 @@ class _Diagnosis:
         }
 
     def _findings(self, ended: Ended) -> list[dict[str, Any]]:
-        conditions = replace(self._conditions, loss=ended.start_loss)
+        has_chance = self._task.program.train.loss.name == "cross_entropy"
+        conditions = replace(self._conditions, loss=ended.start_loss if has_chance else None)
         layers = {layer.name: layer.index for layer in self._network.weight_layers()}
         findings = diagnose(
             self._snapshots[ended.run],
@@ -176,13 +178,16 @@ class _Diagnosis:
         return replace(situation, check=Trials(trial_result([NetMeasurement(layers, conditions)]), attempt))
 
     def _progress(self, ended: Ended) -> Progress | None:
-        """Return the learning progress of a run; None if it diverged or its first loss is unknown."""
-        if ended.final is None or ended.start_loss is None:
+        """Return the learning progress of a run.
+
+        None if the run diverged, or if its first loss or the loss of a guess is unknown.
+        """
+        if ended.final is None or ended.start_loss is None or self._guess is None:
             return None
         return Progress(
             updates=ended.steps,
             start_loss=ended.start_loss,
             end_loss=ended.final["train_loss"],
-            accuracy=ended.final["val_accuracy"],
+            score=ended.final.get("val_accuracy", ended.final.get("val_r2", math.nan)),
             guess=self._guess,
         )
