@@ -29,15 +29,15 @@ def find_user_path(name: str, root: Path, what: str, *, key: str = "data.path", 
         kinds = [file_kind(path) for path in candidates]
     except OSError as error:
         raise DataError(f"{key} {name[:200]!r} cannot be used: {error.strerror}") from None
-    for path, found in zip(candidates, kinds, strict=True):
-        if found == kind:
+    for path, actual in zip(candidates, kinds, strict=True):
+        if actual == kind:
             return path
     raise UnavailableError(
         f"{what} {name!r} is not on disk",
-        tried=[f"{path}: {_problem(found, kind)}" for path, found in zip(candidates, kinds, strict=True)],
+        tried=[f"{path}: {_problem(actual, kind)}" for path, actual in zip(candidates, kinds, strict=True)],
         remedies=[f"set {key} to the {kind}, relative to the config, the current folder or --data-dir"],
     )
 
 
-def _problem(found: str, expected: str) -> str:
-    return "does not exist" if found == "missing" else f"not a {expected}"
+def _problem(actual: str, expected: str) -> str:
+    return "does not exist" if actual == "missing" else f"not a {expected}"
