@@ -1,11 +1,11 @@
-"""Checks of the user's arrays for likely mistakes: labels that are not classes, inputs without information.
+"""Conversion of the user's arrays to a data set, with checks for likely mistakes.
 
 Legend: N samples, C channels, H × W pixels, D features, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,16 +13,87 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from initbench.data.dataset import RawData
 from initbench.errors import DataError
 
 _MIN_JUDGED = 10
 """Minimum number of training samples for which rare classes indicate a mistake."""
 _MAX_NAMED = 5
+_MAX_CLASSES = 1_000_000
 _MAX_PIXEL = 255
 _CHANNELS = (1, 3, 4)
 
 
-def labels_advice(array: NDArray[Any]) -> str:
+def raw_data(arrays: Mapping[str, NDArray[Any]], labels: Sequence[int] | None = None) -> RawData:
+    """Return the user's arrays as a data set.
+
+    Args:
+        arrays: x_train, y_train, x_test, y_test: features (N, D), grey images (N, H, W) or images
+            (N, H, W, C), uint8 or float; labels (N,) integers from 0.
+        labels: The labels of `data.classes`, which may leave gaps; None if all are used.
+
+    Raises:
+        DataError: If an array is not of this form, or looks like a mistake; the message says what was found.
+    """
+    y_train, y_test = (_class_labels(key, arrays[key]) for key in ("y_train", "y_test"))
+    x_train, x_test = (_inputs(key, arrays[key]) for key in ("x_train", "x_test"))
+    _check_together(x_train, y_train, x_test, y_test)
+    _check_labels(y_train, y_test, labels)
+    _check_inputs("x_train", x_train)
+    classes = int(max(y_train.max(), y_test.max())) + 1
+    return RawData(x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test, classes=classes)
+
+
+def _class_labels(key: str, array: NDArray[Any]) -> Tensor:
+    if array.dtype.kind not in "iu":
+        raise DataError(f"{key} must contain integers, found {array.dtype}{_labels_advice(array)}")
+    if array.ndim != 1 or not array.size:
+        raise DataError(
+            f"{key} must have the shape (N,) with N ≥ 1, found {array.shape}{_labels_advice(array)}"
+        )
+    least, most = int(array.min()), int(array.max())
+    if least < 0 or most >= _MAX_CLASSES:
+        raise DataError(f"{key} must contain class numbers 0 … classes−1, found {least} … {most}")
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def _inputs(key: str, array: NDArray[Any]) -> Tensor:
+    """Return inputs as (N, D) or (N, C, H, W); uint8 unchanged, any float as float32."""
+    if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
+        raise DataError(f"{key} must be uint8 or float, found {array.dtype}{_inputs_advice(array)}")
+    if array.ndim not in (2, 3, 4) or not array.size:
+        raise DataError(f"{key} must be (N, D), (N, H, W) or (N, H, W, C), not empty, found {array.shape}")
+    _check_layout(key, array.shape)
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.ndim == 4:
+        array = array.transpose(0, 3, 1, 2)
+    if array.dtype == np.uint8:
+        return torch.from_numpy(np.ascontiguousarray(array))
+    with np.errstate(over="ignore"):  # values too large for float32 become infinite and are reported below
+        x = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+    broken = int((~x.isfinite()).sum())
+    if broken:
+        raise DataError(f"{key} must be finite in float32, found {broken:,} values that are NaN or infinite")
+    return x
+
+
+def _check_together(x_train: Tensor, y_train: Tensor, x_test: Tensor, y_test: Tensor) -> None:
+    for part, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
+        if len(x) != len(y):
+            raise DataError(
+                f"x_{part} and y_{part} must have the same length, found {len(x):,} and {len(y):,}"
+            )
+    if x_train.shape[1:] != x_test.shape[1:]:
+        shapes = f"{tuple(x_train.shape[1:])} and {tuple(x_test.shape[1:])}"
+        raise DataError(f"x_train and x_test must have samples of the same shape, found {shapes}")
+    if x_train.dtype != x_test.dtype:
+        raise DataError("x_train and x_test must both be uint8 or both float: uint8 is scaled to [0, 1]")
+    if int(max(y_train.max(), y_test.max())) == 0:
+        raise DataError("y_train and y_test contain one class only; at least two are needed")
+
+
+def _labels_advice(array: NDArray[Any]) -> str:
     """Return advice for labels that are not integers (N,), to append to a message; empty if there is none."""
     if array.ndim == 2:
         return ": save y.ravel()" if array.shape[1] == 1 else ": if a row is one-hot, save y.argmax(axis=1)"
@@ -34,7 +105,7 @@ def labels_advice(array: NDArray[Any]) -> str:
     return ": save y.astype(int)" if is_float or array.dtype.kind == "b" else ""
 
 
-def inputs_advice(array: NDArray[Any]) -> str:
+def _inputs_advice(array: NDArray[Any]) -> str:
     """Return advice for inputs that are neither uint8 nor float, to append to a message; empty if none."""
     if array.dtype.kind == "b":
         return ": save x.astype('float32')"
@@ -48,7 +119,7 @@ def inputs_advice(array: NDArray[Any]) -> str:
     return f" in {lowest:,} … {highest:,}: {numbers}; {tokens}"
 
 
-def check_layout(key: str, shape: Sequence[int]) -> None:
+def _check_layout(key: str, shape: Sequence[int]) -> None:
     """Raise DataError for images (N, C, H, W), as (N, H, W, C) is expected.
 
     If neither the second nor the last axis is 1, 3 or 4, the array counts as (N, C, H, W) if its last two
@@ -63,7 +134,7 @@ def check_layout(key: str, shape: Sequence[int]) -> None:
         )
 
 
-def check_labels(y_train: Tensor, y_test: Tensor, labels: Sequence[int] | None) -> None:
+def _check_labels(y_train: Tensor, y_test: Tensor, labels: Sequence[int] | None) -> None:
     """Raise DataError for class numbers with gaps, or nearly as many classes as samples.
 
     Args:
@@ -95,7 +166,7 @@ def check_labels(y_train: Tensor, y_test: Tensor, labels: Sequence[int] | None) 
     )
 
 
-def check_inputs(key: str, x: Tensor) -> None:
+def _check_inputs(key: str, x: Tensor) -> None:
     """Raise DataError if all samples of x (N, …) are equal, so that they cannot be distinguished."""
     if len(x) < 2 or bool((x[1:] != x[:1]).any()):
         return

@@ -1,0 +1,43 @@
+"""Paths of the user's own data files and folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from initbench.data.dataset import UnavailableError
+from initbench.errors import DataError
+from initbench.paths import expand_user, file_kind
+
+
+def find_user_path(name: str, root: Path, what: str, *, key: str = "data.path", kind: str = "file") -> Path:
+    """Return the first of `name` and `root / name` that exists; symbolic links of the user are followed.
+
+    Args:
+        name: Value of the config key `key`; relative to the current folder or the data root.
+        root: The data root.
+        what: The thing that is searched, for messages, such as "the npz data set".
+        key: Key of the config.
+        kind: "file" or "folder".
+
+    Raises:
+        UnavailableError: If neither exists as a file or folder, as `kind` requires.
+        DataError: If the path cannot be used.
+    """
+    relative = expand_user(name)
+    candidates = list(dict.fromkeys((relative.absolute(), root / relative)))
+    try:
+        kinds = [file_kind(path) for path in candidates]
+    except OSError as error:
+        raise DataError(f"{key} {name[:200]!r} cannot be used: {error.strerror}") from None
+    for path, actual in zip(candidates, kinds, strict=True):
+        if actual == kind:
+            return path
+    raise UnavailableError(
+        f"{what} {name!r} is not on disk",
+        tried=[f"{path}: {_problem(actual, kind)}" for path, actual in zip(candidates, kinds, strict=True)],
+        remedies=[f"set {key} to the {kind}, relative to the config, the current folder or --data-dir"],
+    )
+
+
+def _problem(actual: str, expected: str) -> str:
+    return "does not exist" if actual == "missing" else f"not a {expected}"
