@@ -14,7 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from initbench.data.dataset import RawData
+from initbench.data.split import stratified_split
 from initbench.errors import DataError
+from initbench.rng import stream_generator
+
+_SPLIT_SEED = 0
 
 _MIN_JUDGED = 10
 """Minimum number of training samples for which rare classes indicate a mistake."""
@@ -24,24 +28,51 @@ _MAX_PIXEL = 255
 _CHANNELS = (1, 3, 4)
 
 
-def raw_data(arrays: Mapping[str, NDArray[Any]], labels: Sequence[int] | None = None) -> RawData:
+def raw_data(
+    arrays: Mapping[str, NDArray[Any]],
+    labels: Sequence[int] | None = None,
+    test_fraction: float | None = None,
+) -> RawData:
     """Return the user's arrays as a data set.
 
     Args:
-        arrays: x_train, y_train, x_test, y_test: features (N, D), grey images (N, H, W) or images
-            (N, H, W, C), uint8 or float; labels (N,) integers from 0.
+        arrays: x_train, y_train, x_test, y_test, and optionally x_val, y_val: features (N, D), grey images
+            (N, H, W) or images (N, H, W, C), uint8 or float; labels (N,) integers from 0.
         labels: The labels of `data.classes`, which may leave gaps; None if all are used.
+        test_fraction: Share of the training samples that is held out if there are no test arrays.
 
     Raises:
         DataError: If an array is not of this form, or looks like a mistake; the message says what was found.
     """
-    y_train, y_test = (_class_labels(key, arrays[key]) for key in ("y_train", "y_test"))
-    x_train, x_test = (_inputs(key, arrays[key]) for key in ("x_train", "x_test"))
-    _check_together(x_train, y_train, x_test, y_test)
-    _check_labels(y_train, y_test, labels)
-    _check_inputs("x_train", x_train)
-    classes = int(max(y_train.max(), y_test.max())) + 1
-    return RawData(x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test, classes=classes)
+    y = {key: _class_labels(key, array) for key, array in arrays.items() if key.startswith("y_")}
+    x = {key: _inputs(key, array) for key, array in arrays.items() if key.startswith("x_")}
+    for part in (key.removeprefix("x_") for key in x):
+        _check_together(part, x["x_train"], x[f"x_{part}"], y[f"y_{part}"])
+    classes = int(max(labels.max() for labels in y.values())) + 1
+    if classes == 1:
+        raise DataError(f"{' and '.join(y)} contain one class only; at least two are needed")
+    if "x_test" not in x:
+        assert test_fraction is not None
+        train, test = hold_out(y["y_train"], test_fraction)
+        x |= {"x_train": x["x_train"][train], "x_test": x["x_train"][test]}
+        y |= {"y_train": y["y_train"][train], "y_test": y["y_train"][test]}
+    _check_labels(y["y_train"], y["y_test"], labels)
+    _check_inputs("x_train", x["x_train"])
+    return RawData(**x, **y, classes=classes)
+
+
+def hold_out(y: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
+    """Return the sorted indices of training and test samples with class labels y (N,).
+
+    Raises:
+        DataError: If one of the parts would be empty.
+    """
+    count = max(1, round(len(y) * fraction))
+    if count >= len(y):
+        raise DataError(f"{len(y):,} samples cannot be split with data.test_fraction={fraction:g}")
+    stream = stream_generator(_SPLIT_SEED, "data", "test")
+    train, test = stratified_split(y, [len(y) - count, count], stream)
+    return train, test
 
 
 def _class_labels(key: str, array: NDArray[Any]) -> Tensor:
@@ -78,19 +109,15 @@ def _inputs(key: str, array: NDArray[Any]) -> Tensor:
     return x
 
 
-def _check_together(x_train: Tensor, y_train: Tensor, x_test: Tensor, y_test: Tensor) -> None:
-    for part, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
-        if len(x) != len(y):
-            raise DataError(
-                f"x_{part} and y_{part} must have the same length, found {len(x):,} and {len(y):,}"
-            )
-    if x_train.shape[1:] != x_test.shape[1:]:
-        shapes = f"{tuple(x_train.shape[1:])} and {tuple(x_test.shape[1:])}"
-        raise DataError(f"x_train and x_test must have samples of the same shape, found {shapes}")
-    if x_train.dtype != x_test.dtype:
-        raise DataError("x_train and x_test must both be uint8 or both float: uint8 is scaled to [0, 1]")
-    if int(max(y_train.max(), y_test.max())) == 0:
-        raise DataError("y_train and y_test contain one class only; at least two are needed")
+def _check_together(part: str, x_train: Tensor, x: Tensor, y: Tensor) -> None:
+    """Raise DataError unless x and y of this part have the same length, and samples like those of x_train."""
+    if len(x) != len(y):
+        raise DataError(f"x_{part} and y_{part} must have the same length, found {len(x):,} and {len(y):,}")
+    if x_train.shape[1:] != x.shape[1:]:
+        shapes = f"{tuple(x_train.shape[1:])} and {tuple(x.shape[1:])}"
+        raise DataError(f"x_train and x_{part} must have samples of the same shape, found {shapes}")
+    if x_train.dtype != x.dtype:
+        raise DataError(f"x_train and x_{part} must both be uint8 or both float: uint8 is scaled to [0, 1]")
 
 
 def _labels_advice(array: NDArray[Any]) -> str:

@@ -1,10 +1,12 @@
-"""Paths of the user's own data files and folders."""
+"""Paths and options of the user's own data."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from initbench.data.dataset import UnavailableError
+from pydantic import Field
+
+from initbench.data.dataset import DataOptions, UnavailableError
 from initbench.errors import DataError
 from initbench.paths import expand_user, file_kind
 
@@ -41,3 +43,12 @@ def find_user_path(name: str, root: Path, what: str, *, key: str = "data.path", 
 
 def _problem(actual: str, expected: str) -> str:
     return "does not exist" if actual == "missing" else f"not a {expected}"
+
+
+class HeldOutOptions(DataOptions):
+    """Options of the user's own data that may come without a test part."""
+
+    test_fraction: float = Field(default=0.2, gt=0.0, lt=1.0)
+    """Share of the samples kept for testing, chosen with a fixed seed, if there is no test part of their own.
+
+    The classes have the same shares in both parts."""

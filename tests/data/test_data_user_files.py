@@ -1,0 +1,392 @@
+"""The user's own images, idx files and tables: what is read, what identifies it, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import os
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+from PIL import Image
+
+from initbench.data import array_cache
+from initbench.data.dataset import DATASETS, DataSource, LocatedDataset, RawData
+from initbench.data.resizing import resize_batch
+from initbench.errors import DataError
+
+
+def locate(name: str, root: Path, **options: object) -> LocatedDataset:
+    entry = DATASETS[name]
+    return entry.locate(entry.options(name=name, **options), DataSource(root=root, offline=True))
+
+
+def load(name: str, root: Path, **options: object) -> RawData:
+    return locate(name, root, **options).load()
+
+
+def refusal(name: str, root: Path, **options: object) -> str:
+    with pytest.raises(DataError) as caught:
+        load(name, root, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# ---- images
+
+
+def write_image(path: Path, shape: tuple[int, ...] = (6, 5, 3), *, seed: int = 0, mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    Image.fromarray(values).convert(mode).save(path)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for number, label in enumerate(("cat", "dog", "eel")):
+        for index in range(10):
+            write_image(tmp_path / "photos" / label / f"{index}.png", seed=10 * number + index)
+    return tmp_path / "photos"
+
+
+def test_images_of_a_class_are_its_folder(photos):
+    raw = load("images", photos.parent, path="photos")
+    assert raw.x_train.shape == (24, 3, 6, 5)
+    assert raw.x_test.shape == (6, 3, 6, 5)
+    assert torch.bincount(raw.y_train).tolist() == [8, 8, 8]
+    samples = {tuple(x.flatten().tolist()): int(y) for x, y in zip(raw.x_train, raw.y_train, strict=True)}
+    samples |= {tuple(x.flatten().tolist()): int(y) for x, y in zip(raw.x_test, raw.y_test, strict=True)}
+    for number, label in enumerate(("cat", "dog", "eel")):
+        for path in (photos / label).iterdir():
+            stored = np.asarray(Image.open(path)).transpose(2, 0, 1)
+            assert samples[tuple(stored.flatten().tolist())] == number
+
+
+def test_images_in_train_val_and_test_stay_there(tmp_path):
+    for part, count in (("train", 4), ("val", 2), ("test", 3)):
+        for label in ("2", "10"):
+            for index in range(count):
+                write_image(
+                    tmp_path / part / label / "deep" / f"{index}.JPG", seed=index
+                )
+    raw = load("images", tmp_path, path="photos")
+    assert [len(y) for y in (raw.y_train, raw.y_val, raw.y_test)] == [8, 4, 6]
+    folders = [path.parts[-3] for path in locate("images", tmp_path, path="photos").files[:8]]
+    assert folders == ["2"] * 4 + ["10"] * 4, "numbers are sorted as numbers"
+
+
+def test_images_are_grey_if_all_are(photos, tmp_path):
+    for path in photos.rglob("*.png"):
+        write_image(path, mode="L", seed=int(path.stem))
+    assert load("images", tmp_path, path="photos").x_train.shape[1] == 1
+    assert load("images", tmp_path, path="photos", colour="rgb").x_train.shape[1] == 3
+    write_image(photos / "cat" / "0.png")
+    assert load("images", tmp_path, path="photos").x_train.shape[1] == 3
+    grey = load("images", tmp_path, path="photos", colour="grey")
+    assert grey.x_train.shape[1:] == (1, 6, 5)
+
+
+def test_images_of_several_sizes_need_one(photos, tmp_path):
+    write_image(photos / "dog" / "3.png", (9, 4, 3), seed=5)
+    message = refusal("images", tmp_path, path="photos")
+    assert "2 sizes (height × width): 6 × 5 (" in message
+    assert f"9 × 4 ({photos / 'dog' / '3.png'})" in message
+    assert "data.resize" in message
+    raw = load("images", tmp_path, path="photos", resize=[4, 8])
+    assert raw.x_train.shape == (24, 3, 4, 8)
+    stored = torch.from_numpy(np.asarray(Image.open(photos / "dog" / "3.png")).copy()).permute(2, 0, 1)
+    everything = torch.cat([raw.x_train, raw.x_test])
+    assert (everything == resize_batch(stored[None], (4, 8))).flatten(1).all(1).sum() == 1
+
+
+def test_images_are_identified_by_contents_and_not_by_place(photos, tmp_path):
+    first = locate("images", tmp_path, path="photos").fingerprint
+    photos.rename(tmp_path / "moved")
+    assert locate("images", tmp_path, path="moved").fingerprint == first
+    write_image(tmp_path / "moved" / "cat" / "0.png", seed=99)
+    assert locate("images", tmp_path, path="moved").fingerprint != first
+
+
+def test_a_changed_image_of_the_same_size_and_time_is_noticed(photos, tmp_path):
+    path = photos / "cat" / "0.png"
+    Image.fromarray(np.zeros((6, 5, 3), np.uint8)).save(path.with_suffix(".bmp"))
+    path.unlink()
+    bitmap = path.with_suffix(".bmp")
+    first, status = locate("images", tmp_path, path="photos").fingerprint, bitmap.stat()
+    content = bytearray(bitmap.read_bytes())
+    content[-4] ^= 1
+    bitmap.write_bytes(content)
+    os.utime(bitmap, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert locate("images", tmp_path, path="photos").fingerprint != first
+
+
+def test_images_are_decoded_once_and_a_damaged_cache_is_computed_again(photos, tmp_path, monkeypatch):
+    located = locate("images", tmp_path, path="photos")
+    first = located.load()
+    (cached,) = array_cache.cache_folder().rglob("*.safetensors")
+    for path in photos.rglob("*.png"):
+        path.write_bytes(b"")
+    second = pickle.loads(pickle.dumps(located)).load()
+    assert torch.equal(first.x_train, second.x_train)
+    assert first.classes == second.classes == 3
+    cached.write_bytes(cached.read_bytes()[:-7])
+    with pytest.raises(DataError, match="cannot be read as an image"):
+        located.load()
+
+
+def test_the_cache_forgets_what_was_used_least_recently(monkeypatch):
+    raw = RawData(*(torch.zeros(4, 100), torch.zeros(4, dtype=torch.int64)) * 2, classes=2)
+    monkeypatch.setattr(array_cache, "MAX_BYTES", 8_000)
+    paths = [array_cache.store_data(str(number), raw) for number in range(2)]
+    os.utime(paths[1], (1, 1))
+    assert torch.equal(array_cache.load_stored_data(paths[0]).x_train, raw.x_train)
+    paths.append(array_cache.store_data("2", raw))
+    assert [path.exists() for path in paths] == [True, False, True]
+    with pytest.raises(DataError, match="run the command again"):
+        array_cache.load_stored_data(paths[1])
+
+
+def spoil_images(photos: Path, fault: str) -> None:
+    cat = photos / "cat"
+    match fault:
+        case "truncated":
+            (cat / "4.png").write_bytes((cat / "4.png").read_bytes()[:60])
+        case "no image":
+            (cat / "4.png").write_text("hello")
+        case "16 bits":
+            Image.fromarray(np.zeros((6, 5), np.uint16)).save(cat / "4.png")
+        case "one image":
+            for path in list(cat.iterdir())[1:]:
+                path.unlink()
+        case "no images":
+            for path in cat.iterdir():
+                path.rename(path.with_suffix(".dat"))
+        case "link":
+            (cat / "link.png").symlink_to(cat / "4.png")
+        case "one class":
+            (photos / "cat").rename(photos.parent / "cat")
+            (photos / "dog").rename(photos.parent / "dog")
+        case "other part":
+            write_image(photos / "train" / "cat" / "0.png")
+        case "empty":
+            for folder in photos.iterdir():
+                folder.rename(photos.parent / folder.name)
+        case "pipe":
+            os.mkfifo(cat / "pipe.png")
+
+
+IMAGE_FAULTS = {
+    "truncated": "4.png cannot be read as an image",
+    "no image": "4.png cannot be read as an image: it is damaged or of another format",
+    "16 bits": "4.png has more than 8 bits per value",
+    "one image": "cat contains one image: each class needs at least 2",
+    "no images": "cat contains no images (.png",
+    "link": "link.png is a symbolic link",
+    "one class": "photos has the subfolder eel only",
+    "other part": "photos has the folder train and may have val and test, but also has cat",
+    "empty": "photos has no subfolders: expected one subfolder of images per class",
+    "pipe": "pipe.png is not a regular file",
+}
+
+
+@pytest.mark.parametrize("fault", IMAGE_FAULTS)
+def test_a_bad_folder_of_images_is_refused(photos, tmp_path, fault):
+    spoil_images(photos, fault)
+    assert IMAGE_FAULTS[fault] in refusal("images", tmp_path, path="photos")
+
+
+def test_a_class_without_training_images_is_refused(tmp_path):
+    for label in ("a", "b"):
+        for index in range(2):
+            write_image(tmp_path / "photos" / "train" / label / f"{index}.png", seed=index)
+    write_image(tmp_path / "photos" / "test" / "c" / "0.png")
+    assert "c: there is no class c in train" in refusal("images", tmp_path, path="photos")
+
+
+# ---- idx
+
+
+def write_idx(path: Path, values: np.ndarray, kind: int = 8) -> Path:
+    header = bytes([0, 0, kind, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
+    content = header + values.astype({8: "u1", 13: ">f4", 12: ">i4"}[kind]).tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize(("shape", "becomes"), [((20, 4, 3), (1, 4, 3)), ((20, 7), (7,))])
+def test_idx_files_are_read_as_they_are(tmp_path, suffix, shape, becomes):
+    x = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    y = np.arange(20) % 4
+    options = {
+        "train_images_path": str(write_idx(tmp_path / f"x{suffix}", x)),
+        "train_labels_path": str(write_idx(tmp_path / f"y{suffix}", y, 12)),
+    }
+    raw = load("idx", tmp_path, **options, test_fraction=0.4)
+    assert raw.x_train.shape == (12, *becomes)
+    assert raw.x_test.shape == (8, *becomes)
+    options |= {
+        "test_images_path": str(write_idx(tmp_path / f"xt{suffix}", x[:8])),
+        "test_labels_path": str(write_idx(tmp_path / f"yt{suffix}", y[:8])),
+    }
+    raw = load("idx", tmp_path, **options)
+    assert np.array_equal(raw.x_train.numpy().ravel(), x.ravel())
+    assert raw.y_test.tolist() == y[:8].tolist()
+    floats = str(write_idx(tmp_path / f"f{suffix}", x / 255, 13))
+    labels = options["train_labels_path"]
+    options |= {"train_images_path": floats, "test_images_path": floats, "test_labels_path": labels}
+    raw = load("idx", tmp_path, **options)
+    assert raw.x_train.dtype == torch.float32
+
+
+def test_idx_files_are_refused_by_name(tmp_path):
+    x, y = np.zeros((20, 4, 3), np.uint8), np.arange(20) % 4
+    paths = {
+        "train_images_path": str(write_idx(tmp_path / "x", np.arange(240).reshape(20, 4, 3))),
+        "train_labels_path": str(write_idx(tmp_path / "y", y)),
+    }
+    assert f"{tmp_path}/x is not an idx file" in refusal_of_content(tmp_path / "x", b"hello", paths)
+    write_idx(tmp_path / "x", x)
+    assert "x_train is 0 everywhere" in refusal("idx", tmp_path, **paths)
+    write_idx(tmp_path / "x", x[:19])
+    assert "x_train and y_train must have the same length, found 19 and 20" in refusal(
+        "idx", tmp_path, **paths
+    )
+    with pytest.raises(DataError, match=r"data\.train_images_path"):
+        load("idx", tmp_path, **paths | {"train_images_path": "nowhere"})
+    with pytest.raises(ValueError, match="test_labels_path"):
+        load("idx", tmp_path, **paths, test_images_path="x")
+
+
+def refusal_of_content(path: Path, content: bytes, paths: dict[str, str]) -> str:
+    path.write_bytes(content)
+    return refusal("idx", path.parent, **paths)
+
+
+# ---- table
+
+ROWS = [(i, i / 4, ("red", "green", "blue")[i % 3], ("no", "yes")[i % 2]) for i in range(30)]
+
+
+NAMES = "number,size,colour,answer"
+
+
+def write_table(path: Path, rows: list[tuple] = ROWS, names: str = NAMES, **style) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, **style)
+        writer.writerows([names.split(","), *rows])
+    return path
+
+
+@pytest.fixture
+def files(tmp_path) -> dict[str, Path]:
+    """The same table in every format."""
+    columns = [list(values) for values in zip(*ROWS, strict=True)]
+    pyarrow.parquet.write_table(pyarrow.table(columns, NAMES.split(",")), tmp_path / "a.parquet")
+    return {
+        "csv": write_table(tmp_path / "a.csv"),
+        "quoted": write_table(tmp_path / "quoted.csv", quoting=csv.QUOTE_ALL),
+        "tsv": write_table(tmp_path / "a.tsv", delimiter="\t"),
+        "parquet": tmp_path / "a.parquet",
+    }
+
+
+def test_a_table_is_the_same_in_every_format(files, tmp_path):
+    sets = [load("table", tmp_path, path=str(path)) for path in files.values()]
+    for raw in sets:
+        assert torch.equal(raw.x_train, sets[0].x_train)
+        assert torch.equal(raw.y_test, sets[0].y_test)
+    raw = sets[0]
+    assert raw.x_train.shape == (24, 5)
+    rows = {row[0]: row for row in ROWS}
+    for x, y in zip(torch.cat([raw.x_train, raw.x_test]), torch.cat([raw.y_train, raw.y_test]), strict=True):
+        _, size, colour, answer = rows.pop(int(x[0]))
+        assert x[1] == size
+        assert x[2:].tolist() == [float(colour == value) for value in ("blue", "green", "red")]
+        assert y == ("no", "yes").index(answer)
+    assert not rows
+
+
+def test_columns_of_a_table_are_chosen_by_name(files, tmp_path):
+    raw = load("table", tmp_path, path=str(files["csv"]), target="colour", features=["size"])
+    assert raw.x_train.shape == (24, 1)
+    assert raw.classes == 3
+    numbers = [(i, i % 5, i % 2) for i in range(30)]
+    path = write_table(tmp_path / "n.csv", numbers, "a,code,y")
+    assert load("table", tmp_path, path=str(path)).x_train.shape == (24, 2)
+    assert load("table", tmp_path, path=str(path), categories=["code"]).x_train.shape == (24, 6)
+
+
+def test_a_table_may_have_a_file_of_test_rows(files, tmp_path):
+    test = write_table(tmp_path / "test.csv", ROWS[:6])
+    raw = load("table", tmp_path, path=str(files["csv"]), test_path=str(test))
+    assert len(raw.x_train) == 30
+    assert torch.equal(raw.x_test, raw.x_train[:6])
+    with_test = locate("table", tmp_path, path=str(files["csv"]), test_path=str(test)).fingerprint
+    assert with_test != locate("table", tmp_path, path=str(files["csv"])).fingerprint
+    write_table(test, [(1, 2.0, "pink", "no")])
+    assert "test.csv: row 1: colour: pink does not occur in" in refusal(
+        "table", tmp_path, path=str(files["csv"]), test_path=str(test)
+    )
+
+
+TABLE_FAULTS = {
+    "empty": ("", "a.csv is empty"),
+    "header only": ("a,b\n", "a.csv has no rows"),
+    "one column": ("a\n1\n2\n", "a.csv has only the column 'a'"),
+    "equal names": ("a,a\n1,2\n", "a.csv:1:1: two columns are called 'a'"),
+    "no name": ("a,,c\n1,2,3\n", "a.csv:1:1: a column has no name"),
+    "ragged": ("a,b\n1,x\n3\n", "a.csv:3: 1 values in 2 columns"),
+    "missing": ("a,bb,y\n1,2,x\n\n22,,y\n", "a.csv:4:4: bb: the value is missing (found '')"),
+    "missing word": ('a,b\n"1","x"\n"N/A","y"\n', "a.csv:3:1: a: the value is missing (found 'N/A')"),
+    "quoted": ('a,b,c\n"x,""1""\ny",1,2\nz,nan,3\n', "a.csv:4:3: b: the value is missing (found 'nan')"),
+    "after a quote": ('a,b,c\nz,4,3\n"x,""1""\ny",oops,2\n', "a.csv:4:4: b: expected a number"),
+    "text": ("a,b\n1,x\n2,x\nabc,y\n", "a.csv:4:1: a: expected a number as in the first row, found 'abc'"),
+    "infinite": ("a,b\n1,x\ninf,y\n", "a.csv:3:1: a: inf is not finite in float32"),
+    "too large": ("a,b\n1e39,x\n", "a.csv:2:1: a: 1e39 is not finite"),
+    "one class": ("a,b\n1,x\n2,x\n", "the target b is x everywhere"),
+    "single": ("a,b\n1,x\n2,x\n3,y\n", "1 of 2 classes with one row (y)"),
+    "texts": ("n,y\n" + "".join(f"name{i},{i % 2}\n" for i in range(30)), "n: 30 different texts in 30 rows"),
+    "open quote": ('a,b\n1,"x\n', "a.csv:2: unexpected end"),
+}
+
+
+@pytest.mark.parametrize("fault", TABLE_FAULTS)
+def test_a_bad_table_is_refused_with_its_place(tmp_path, fault):
+    text, message = TABLE_FAULTS[fault]
+    path = tmp_path / "a.csv"
+    path.write_text(text, encoding="utf-8")
+    assert message in refusal("table", tmp_path, path=str(path))
+
+
+def test_a_table_in_another_encoding_is_refused(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes("a,b\n1,Küche\n".encode("latin-1"))
+    assert "the text is not UTF-8 from here on" in refusal("table", tmp_path, path=str(path))
+    path.rename(tmp_path / "a.xls")
+    assert "its name must end in .csv" in refusal("table", tmp_path, path=str(tmp_path / "a.xls"))
+
+
+def test_unknown_columns_are_refused_with_the_nearest(files, tmp_path):
+    path = str(files["csv"])
+    message = refusal("table", tmp_path, path=path, target="colours")
+    assert "unknown column 'colours'; did you mean 'colour'?" in message
+    assert "data.features lists the target" in refusal("table", tmp_path, path=path, features=["answer"])
+    assert "data.categories lists 'x'" in refusal("table", tmp_path, path=path, categories=["x"])
+
+
+def test_a_bad_parquet_file_is_refused(tmp_path):
+    path = tmp_path / "a.parquet"
+    path.write_bytes(b"PAR1")
+    assert "cannot be read as Parquet" in refusal("table", tmp_path, path=str(path))
+    pyarrow.parquet.write_table(pyarrow.table({"a": [1.0, None, 2.0], "b": ["x", "y", "x"]}), path)
+    assert "row 2: a: the value is missing" in refusal("table", tmp_path, path=str(path))
+    pyarrow.parquet.write_table(pyarrow.table({"a": [[1.0], [2.0]], "b": ["x", "y"]}), path)
+    assert "a has values of type list" in refusal("table", tmp_path, path=str(path))
+
