@@ -1,6 +1,6 @@
 """Conversion of the user's arrays to a data set, with checks for likely mistakes.
 
-Legend: N samples, C channels, H × W pixels, D features, K classes.
+Legend: N samples, C channels, H × W pixels, D features or values, T positions, K classes.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from initbench.components.target import TargetKind
 from initbench.data.dataset import RawData
-from initbench.data.split import stratified_split
+from initbench.data.raw_checks import check_targets
+from initbench.data.split import random_split, stratified_split
 from initbench.errors import DataError
 from initbench.rng import stream_generator
 
@@ -32,23 +34,34 @@ def raw_data(
     arrays: Mapping[str, NDArray[Any]],
     labels: Sequence[int] | None = None,
     test_fraction: float | None = None,
+    target: TargetKind | None = None,
 ) -> RawData:
     """Return the user's arrays as a data set.
 
     Args:
         arrays: x_train, y_train, x_test, y_test, and optionally x_val, y_val: features (N, D), grey images
-            (N, H, W) or images (N, H, W, C), uint8 or float; labels (N,) integers from 0.
+            (N, H, W) or images (N, H, W, C), uint8 or float, or token ids (N, T) for targets (N, T); targets
+            of any TargetKind.
         labels: The labels of `data.classes`, which may leave gaps; None if all are used.
         test_fraction: Share of the training samples that is held out if there are no test arrays.
+        target: Kind of the targets; None to infer it, see `infer_target`.
 
     Raises:
         DataError: If an array is not of this form, or looks like a mistake; the message says what was found.
     """
-    y = {key: _class_labels(key, array) for key, array in arrays.items() if key.startswith("y_")}
-    x = {key: _inputs(key, array) for key, array in arrays.items() if key.startswith("x_")}
+    y_arrays = {key: array for key, array in arrays.items() if key.startswith("y_")}
+    x_arrays = {key: array for key, array in arrays.items() if key.startswith("x_")}
+    if target is None:
+        target = infer_target(y_arrays)
+    y = {key: _targets(key, array, target) for key, array in y_arrays.items()}
+    vocabulary = _vocabulary(x_arrays, y) if target is TargetKind.SEQUENCE else None
+    x = {
+        key: _inputs(key, array) if vocabulary is None else torch.from_numpy(array.astype(np.int64))
+        for key, array in x_arrays.items()
+    }
     for part in (key.removeprefix("x_") for key in x):
         _check_together(part, x["x_train"], x[f"x_{part}"], y[f"y_{part}"])
-    classes = int(max(labels.max() for labels in y.values())) + 1
+    classes = int(max(labels.max() for labels in y.values())) + 1 if target.is_class_index else 0
     if classes == 1:
         raise DataError(f"{' and '.join(y)} contain one class only; at least two are needed")
     if "x_test" not in x:
@@ -56,13 +69,89 @@ def raw_data(
         train, test = hold_out(y["y_train"], test_fraction)
         x |= {"x_train": x["x_train"][train], "x_test": x["x_train"][test]}
         y |= {"y_train": y["y_train"][train], "y_test": y["y_train"][test]}
-    _check_labels(y["y_train"], y["y_test"], labels)
+    if target is TargetKind.CLASSES:
+        _check_labels(y["y_train"], y["y_test"], labels)
     _check_inputs("x_train", x["x_train"])
-    return RawData(**x, **y, classes=classes)
+    return RawData(
+        x_train=x["x_train"],
+        y_train=y["y_train"],
+        x_test=x["x_test"],
+        y_test=y["y_test"],
+        x_val=x.get("x_val"),
+        y_val=y.get("y_val"),
+        classes=max(classes, vocabulary or 0),
+        target=target,
+        vocabulary=vocabulary,
+    )
+
+
+def infer_target(arrays: Mapping[str, NDArray[Any]]) -> TargetKind:
+    """Return the kind of targets, given all arrays of them by name.
+
+    Integers (N,) are class labels. Targets with more axes that are only 0 and 1 are labels or masks. Other
+    integers (N, T) are sequences of class indices, and integers (N, H, W) class indices of pixels. Other
+    floating-point numbers are real values.
+
+    Raises:
+        DataError: If the targets look like a mistake.
+    """
+    key, first = next(iter(arrays.items()))
+    if not all(
+        array.dtype.kind in "biuf" and array.size and array.ndim == first.ndim for array in arrays.values()
+    ):
+        return TargetKind.CLASSES  # whose check says what is wrong
+    if first.ndim > 1 and first.shape[1] > 1 and all(map(_is_zero_or_one, arrays.values())):
+        if first.ndim == 2 and all(bool((array.sum(1) == 1).all()) for array in arrays.values()):
+            raise DataError(
+                f"{key} has one 1 in each row: save y.argmax(axis=1) for classes, or set data.targets=labels"
+            )
+        return TargetKind.LABELS
+    if first.dtype.kind == "f" and first.ndim == 1 and all(map(_is_whole, arrays.values())):
+        raise DataError(
+            f"{key} contains whole numbers as {first.dtype}: save y.astype(int) for classes, or set"
+            " data.targets=real"
+        )
+    if first.dtype.kind == "f":
+        return TargetKind.REAL
+    if first.ndim == 2 and first.shape[1] > 1:
+        return TargetKind.SEQUENCE
+    return TargetKind.DENSE if first.ndim == 3 else TargetKind.CLASSES
+
+
+def _is_zero_or_one(array: NDArray[Any]) -> bool:
+    return bool(((array == 0) | (array == 1)).all())
+
+
+def _is_whole(array: NDArray[Any]) -> bool:
+    return bool(np.array_equal(array, np.round(array)))
+
+
+def _targets(key: str, array: NDArray[Any], target: TargetKind) -> Tensor:
+    """Return targets in the dtype of their kind."""
+    if target is TargetKind.CLASSES:
+        return _class_labels(key, array)
+    kinds = "iu" if target.is_class_index else "biuf"
+    if array.dtype.kind not in kinds:
+        words = "integers" if target.is_class_index else "numbers"
+        raise DataError(f"{key} contains {target.phrase} and must have {words}, found {array.dtype}")
+    with np.errstate(over="ignore"):  # values too large for float32 become infinite and are reported below
+        y = torch.from_numpy(array.astype(np.int64 if target.is_class_index else np.float32))
+    check_targets(key, y, target, _MAX_CLASSES)
+    return y
+
+
+def _vocabulary(x: Mapping[str, NDArray[Any]], y: Mapping[str, Tensor]) -> int | None:
+    """Return the number of token ids if the inputs are integers in the shape of sequences, else None."""
+    for key, array in x.items():
+        if array.dtype.kind not in "iu" or array.shape != tuple(y[f"y_{key.removeprefix('x_')}"].shape):
+            return None
+    return 1 + max(*(int(array.max()) for array in x.values()), *(int(labels.max()) for labels in y.values()))
 
 
 def hold_out(y: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
-    """Return the sorted indices of training and test samples with class labels y (N,).
+    """Return the sorted indices of training and test samples with targets y (N, …).
+
+    The split is stratified by class labels y (N,) int64.
 
     Raises:
         DataError: If one of the parts would be empty.
@@ -71,7 +160,11 @@ def hold_out(y: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
     if count >= len(y):
         raise DataError(f"{len(y):,} samples cannot be split with data.test_fraction={fraction:g}")
     stream = stream_generator(_SPLIT_SEED, "data", "test")
-    train, test = stratified_split(y, [len(y) - count, count], stream)
+    sizes = [len(y) - count, count]
+    if y.dim() == 1 and not y.is_floating_point():
+        train, test = stratified_split(y, sizes, stream)
+    else:
+        train, test = random_split(len(y), sizes, stream)
     return train, test
 
 
@@ -126,10 +219,7 @@ def _labels_advice(array: NDArray[Any]) -> str:
         return ": save y.ravel()" if array.shape[1] == 1 else ": if a row is one-hot, save y.argmax(axis=1)"
     if array.dtype.kind in "US":
         return ": number the classes, as numpy.unique(y, return_inverse=True)[1] does"
-    is_float = array.dtype.kind == "f" and array.ndim == 1
-    if is_float and not np.array_equal(array, np.round(array)):
-        return ": initbench trains classifiers, not regressions; bin the targets into classes"
-    return ": save y.astype(int)" if is_float or array.dtype.kind == "b" else ""
+    return ": save y.astype(int)" if array.dtype.kind in "bf" and array.ndim == 1 else ""
 
 
 def _inputs_advice(array: NDArray[Any]) -> str:
@@ -140,7 +230,7 @@ def _inputs_advice(array: NDArray[Any]) -> str:
         return ""
     lowest, highest = int(array.min()), int(array.max())
     numbers = "save x.astype('float32') if they are numbers"
-    tokens = "token numbers are not inputs of these nets: embed them first"
+    tokens = "token ids need targets of the same shape (N, T)"
     if array.ndim > 2 and lowest >= 0 and highest <= _MAX_PIXEL:
         return f" in {lowest} … {highest}: save x.astype('uint8') if they are pixels"
     return f" in {lowest:,} … {highest:,}: {numbers}; {tokens}"

@@ -271,7 +271,7 @@ FAULTS: dict[str, tuple[dict[str, object], str]] = {
     "test dtype": ({"x_test": np.zeros((6, 5, 4, 3))}, "both be uint8 or both float"),
     "train lengths": ({"y_train": np.arange(11) % 3}, "x_train and y_train .* found 12 and 11"),
     "test lengths": ({"y_test": np.arange(7) % 3}, "x_test and y_test .* found 6 and 7"),
-    "float labels": ({"y_train": np.zeros(12)}, "y_train must contain integers, found float64"),
+    "float labels": ({"y_train": np.zeros(12)}, "y_train contains whole numbers as float64"),
     "bool labels": ({"y_train": np.zeros(12, dtype=bool)}, "y_train must contain integers, found bool"),
     "column labels": ({"y_train": np.zeros((12, 1), dtype=int)}, r"y_train .* found \(12, 1\)"),
     "negative labels": ({"y_train": np.arange(12) - 1}, "found -1 … 10"),

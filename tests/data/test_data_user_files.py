@@ -72,9 +72,7 @@ def test_images_in_train_val_and_test_stay_there(tmp_path):
     for part, count in (("train", 4), ("val", 2), ("test", 3)):
         for label in ("2", "10"):
             for index in range(count):
-                write_image(
-                    tmp_path / part / label / "deep" / f"{index}.JPG", seed=index
-                )
+                write_image(tmp_path / part / label / "deep" / f"{index}.JPG", seed=index)
     raw = load("images", tmp_path, path="photos")
     assert [len(y) for y in (raw.y_train, raw.y_val, raw.y_test)] == [8, 4, 6]
     folders = [path.parts[-3] for path in locate("images", tmp_path, path="photos").files[:8]]
@@ -389,4 +387,3 @@ def test_a_bad_parquet_file_is_refused(tmp_path):
     assert "row 2: a: the value is missing" in refusal("table", tmp_path, path=str(path))
     pyarrow.parquet.write_table(pyarrow.table({"a": [[1.0], [2.0]], "b": ["x", "y"]}), path)
     assert "a has values of type list" in refusal("table", tmp_path, path=str(path))
-

@@ -149,7 +149,9 @@ def _entries(folder: Path) -> list[Path]:
             for entry in entries:
                 if not entry.is_dir(follow_symlinks=False) and not entry.is_file(follow_symlinks=False):
                     kind = "a symbolic link" if entry.is_symlink() else "not a regular file"
-                    raise DataError(f"{entry.path} is {kind}: below data.path only files and folders are read")
+                    raise DataError(
+                        f"{entry.path} is {kind}: below data.path only files and folders are read"
+                    )
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {(error.strerror or str(error)).lower()}") from None
     return sorted(Path(entry.path) for entry in entries)

@@ -7,12 +7,13 @@ import zipfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from initbench.components.target import TargetKind
 from initbench.data.dataset import (
     DATASETS,
     DataOptions,
@@ -45,6 +46,12 @@ class NpzOptions(DataOptions):
     """Path of the .npz file (x_train, y_train, x_test, y_test).
 
     Relative to the config, the current folder or the data root; the first that contains it is used."""
+    targets: Literal["auto", "classes", "sequence", "dense", "real", "labels"] = "auto"
+    """Kind of y: class labels (N,), of positions (N, T) or pixels (N, H, W), real values, or labels.
+
+    `labels` are several labels of 0 and 1 for each sample, (N, D), or masks (N, H, W). `auto` takes integers
+    (N,) for classes, arrays of only 0 and 1 with more axes for labels, and floating-point numbers for real
+    values. Real values are not standardised."""
 
 
 def _locate(options: NpzOptions, source: DataSource) -> LocatedDataset:
@@ -52,21 +59,21 @@ def _locate(options: NpzOptions, source: DataSource) -> LocatedDataset:
     return LocatedDataset(
         name="npz",
         fingerprint=checksum(path, "sha256", recheck=source.recheck),
-        load=partial(read_npz, path, options.classes),
+        load=partial(read_npz, path, options.classes, options.targets),
         files=(path,),
     )
 
 
-def read_npz(path: Path, labels: Sequence[int] | None = None) -> RawData:
+def read_npz(path: Path, labels: Sequence[int] | None = None, targets: str = "auto") -> RawData:
     """Read the data set in the archive at `path`.
 
-    Features (N, D), grey images (N, H, W) or colour images (N, H, W, C), uint8 or float; labels (N,)
-    integers from 0. `labels` are those selected by `data.classes`, or None for all. Raises DataError that
-    says what was found and what was expected.
+    Features (N, D), grey images (N, H, W) or colour images (N, H, W, C), uint8 or float, or token ids (N, T)
+    for targets (N, T). `labels` are the classes selected by `data.classes`, or None for all; `targets` is the
+    kind of y, or `auto`. Raises DataError that says what was found and what was expected.
     """
     arrays = _arrays(path)
     try:
-        return raw_data(arrays, labels)
+        return raw_data(arrays, labels, target=None if targets == "auto" else TargetKind(targets))
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
 
