@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Literal
 
 from initbench.analysis.run_summary import RunSummary
+from initbench.store.scores import MAIN_SCORES, SCORES
 from initbench.store.summary_file import TRAIN
 
 Value = Callable[[RunSummary, float | None], float | None]
@@ -45,6 +46,8 @@ class Metric:
     """Whether its mean is geometric; its spread, interval and differences are then those of logarithms."""
     censored: bool = False
     """Whether a missing value makes the mean meaningless (steps to a target that some runs never reach)."""
+    is_optional: bool = False
+    """Whether documents leave the metric out if no run has a value of it."""
     has_shared_measurement: bool = False
     """Whether the runs of a cohort share one measurement, so their spread is not a spread over seeds."""
 
@@ -53,21 +56,24 @@ def _final_value(name: str) -> Value:
     return lambda run, _target: run.final.get(name) if run.is_finished else None
 
 
-def _best_accuracy(run: RunSummary, _target: float | None) -> float | None:
-    accuracies = [accuracy for *_, accuracy in run.evaluations]
-    numbers = [number for number in accuracies if number is not None and not math.isnan(number)]
-    return max(numbers, default=None) if run.is_finished else None
+def _best_value(key: str) -> Value:
+    def value(run: RunSummary, _target: float | None) -> float | None:
+        scores = [score for _, score in run.curve(key)]
+        numbers = [number for number in scores if number is not None and not math.isnan(number)]
+        return max(numbers, default=None) if run.is_finished else None
+
+    return value
 
 
 def steps_to(run: RunSummary, target: float | None) -> float | None:
-    """Return the first evaluated step with a validation accuracy of at least `target`.
+    """Return the first evaluated step with a validation accuracy, or R², of at least `target`.
 
     The result is None without a target, or if no evaluation reaches it.
     """
     if target is None:
         return None
-    evaluations = ((step, accuracy or 0.0) for step, _, _, accuracy in run.evaluations)
-    return next((step for step, accuracy in evaluations if accuracy >= target), None)
+    curve = run.curve(run.main_score)
+    return next((step for step, score in curve if score is not None and score >= target), None)
 
 
 def _seconds_to(run: RunSummary, target: float | None) -> float | None:
@@ -94,8 +100,8 @@ def _total_samples_to(run: RunSummary, target: float | None) -> float | None:
 
 
 def _area_under_curve(run: RunSummary, _target: float | None) -> float | None:
-    """Return the mean validation accuracy over the budget, by the trapezoid rule."""
-    points = [(step, accuracy) for step, _, _, accuracy in run.evaluations]
+    """Return the mean validation accuracy, or R², over the budget, by the trapezoid rule."""
+    points = run.curve(run.main_score)
     if not run.is_finished or len(points) < 2 or any(accuracy is None for _, accuracy in points):
         return None
     numbers = [(float(step or 0.0), float(accuracy or 0.0)) for step, accuracy in points]
@@ -213,7 +219,12 @@ def _activation_metrics() -> Iterator[Metric]:
 
 _CONVERGENCE = (
     Metric(
-        "best_val_accuracy", "best validation accuracy", "convergence", _best_accuracy, "percent", "higher"
+        "best_val_accuracy",
+        "best validation accuracy",
+        "convergence",
+        _best_value("val_accuracy"),
+        "percent",
+        "higher",
     ),
     Metric(
         "final_val_accuracy",
@@ -321,8 +332,28 @@ _CONVERGENCE = (
     ),
 )
 
+
+def _score_metrics() -> Iterator[Metric]:
+    """Yield the metrics of targets other than one of at most ten classes a sample."""
+    for score in SCORES:
+        if score.name == "accuracy":  # in _CONVERGENCE
+            continue
+        val, test, shape = f"val_{score.name}", f"test_{score.name}", (score.form, score.better)
+        if score.name in MAIN_SCORES:
+            meaning = f"best {score.meaning} on the validation split"
+            best = _best_value(val)
+            yield Metric(f"best_{val}", meaning, "convergence", best, *shape, is_optional=True)
+        meaning = f"{score.meaning}, on the validation split after the last step"
+        yield Metric(f"final_{val}", meaning, "convergence", _final_value(val), *shape, is_optional=True)
+        meaning = f"{score.meaning}, on the test split"
+        yield Metric(test, meaning, "convergence", _final_value(test), *shape, is_optional=True)
+    loss = _final_value("test_loss")
+    yield Metric("test_loss", "test loss", "convergence", loss, "loss", "lower", is_optional=True)
+
+
 METRICS: dict[str, Metric] = {
-    metric.name: metric for metric in (*_activation_metrics(), *_CONVERGENCE, *_norm_metrics())
+    metric.name: metric
+    for metric in (*_activation_metrics(), *_CONVERGENCE, *_norm_metrics(), *_score_metrics())
 }
 
 HEADINGS = {
@@ -331,6 +362,16 @@ HEADINGS = {
     "test_accuracy": "test %",
     "final_val_accuracy_batch": "val %, batch statistics",
     "final_val_accuracy_population": "val %, population statistics",
+    "best_val_r2": "best val R²",
+    "final_val_r2": "final val R²",
+    "test_r2": "test R²",
+    "test_mse": "test mse",
+    "test_loss": "test loss",
+    "test_perplexity": "test perplexity",
+    "test_top5_accuracy": "test top-5 %",
+    "test_mean_iou": "test mean IoU %",
+    "test_iou": "test IoU %",
+    "test_f1": "test F1 %",
     "final_train_loss": "train loss",
     "final_val_loss": "val loss",
     "area_under_curve": "area under curve %",

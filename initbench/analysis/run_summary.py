@@ -11,6 +11,7 @@ from initbench.analysis.recorded_defaults import with_defaults
 from initbench.store.run_directory import COMPLETE
 from initbench.store.store import StoredRun
 from initbench.store.summary_file import (
+    EVALUATION_KEYS,
     TRAIN,
     Layer,
     LineStatistics,
@@ -51,6 +52,8 @@ class RunSummary:
     """Validation losses and accuracies at step 0 with batch and population statistics of batch norm."""
     evaluations: list[list[float | None]]
     """[step, train_loss, val_loss, val_accuracy] of each evaluation."""
+    scores: dict[str, list[float | None]]
+    """Other scores of each evaluation, by key, such as val_r2; only those that the run has."""
     layers: dict[str, list[Layer]]
     """By moment, the weight layers in order, with the head last; at TRAIN only the hidden layers."""
     diverged_step: int | None
@@ -80,6 +83,19 @@ class RunSummary:
     def is_placed(self) -> bool:
         """Whether the config is known, so that the run belongs to a row; only damaged runs may lack it."""
         return bool(self.config)
+
+    def curve(self, key: str) -> list[tuple[float | None, float | None]]:
+        """Return (step, value) of each evaluation for a key such as val_loss; empty if the run lacks it."""
+        if key in EVALUATION_KEYS:
+            column = EVALUATION_KEYS.index(key)
+            return [(entry[0], entry[column]) for entry in self.evaluations]
+        steps = (entry[0] for entry in self.evaluations)
+        return list(zip(steps, self.scores.get(key, ()), strict=False))
+
+    @property
+    def main_score(self) -> str:
+        """Key of the score that targets refer to: val_r2 if the run has it, otherwise val_accuracy."""
+        return "val_r2" if "val_r2" in self.scores else "val_accuracy"
 
     def hidden(self, moment: str) -> list[Layer]:
         """Return the hidden layers from first to last; empty if they were not measured at that moment."""

@@ -17,9 +17,11 @@ from initbench.analysis.grouping import (
 from initbench.analysis.metrics import METRICS, Metric, steps_to
 from initbench.analysis.run_summary import RunSummary
 from initbench.analysis.stats.summary import Summary, summarise, summarise_geometric
+from initbench.store.scores import MAIN_SCORES
 
 DEFAULT_TARGET = 0.9
-"""Default target of a table, as a share of its best mean validation accuracy."""
+"""Default target of a table, as a share of its best mean validation accuracy or R²."""
+_RANKED_BY = tuple(f"best_val_{name}" for name in MAIN_SCORES)
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Table:
     by: tuple[str, ...]
     """Keys that make the rows; empty if rows are experiments."""
     target: float | None
-    """Target validation accuracy of `steps_to_target`; None if no run has an accuracy."""
+    """Target validation accuracy, or R², of `steps_to_target`; None if no run has one."""
     rows: list[Row]
 
     @property
@@ -115,15 +117,20 @@ def _build_table(
 
 
 def _default_target(groups: Sequence[RunGroup]) -> float | None:
-    best_of = METRICS["best_val_accuracy"].value
-    means = [summarise([best_of(run, None) for run in group.runs]).mean for group in groups]
+    means = [summarise([_best_score(run) for run in group.runs]).mean for group in groups]
     best = max((mean for mean in means if mean is not None), default=None)
-    return None if best is None else DEFAULT_TARGET * best
+    return None if best is None or best <= 0.0 else DEFAULT_TARGET * best
 
 
-def _rank_key(row: Row) -> tuple[float, str]:
-    mean = row.metrics["best_val_accuracy"].mean
-    return (-mean if mean is not None else math.inf, row.label)
+def _best_score(run: RunSummary) -> float | None:
+    return METRICS[f"best_{run.main_score}"].value(run, None)
+
+
+def _rank_key(row: Row) -> tuple[float, float, str]:
+    """Return the sort key: the best accuracy or R², then the validation loss, then the label."""
+    mean = next((mean for name in _RANKED_BY if (mean := row.metrics[name].mean) is not None), None)
+    loss = row.metrics["final_val_loss"].mean if mean is None else 0.0
+    return (-mean if mean is not None else math.inf, math.inf if loss is None else loss, row.label)
 
 
 def _build_row(group: RunGroup, target: float | None, varying: Sequence[str]) -> Row:

@@ -13,7 +13,7 @@ from initbench.cli.options import Json, RunPatterns, RunsDir, runs_root
 from initbench.cli.run_groups import group_heading, group_runs, sort_runs
 from initbench.errors import StoreError, UnknownNameError
 from initbench.render.terminal import print_uncut, stdout_console
-from initbench.render.text import dataset_used, format_percent
+from initbench.render.text import dataset_used, format_loss, format_percent
 from initbench.render.text_table import TextTable
 from initbench.store import strict_json, sweep_index
 from initbench.store.misplaced import describe_misplaced, find_misplaced
@@ -155,7 +155,7 @@ def group_table(groups: Groups, now: datetime) -> Group:
     for row in rows:
         statuses = row["statuses"]
         words = list(statuses) if len(statuses) == 1 else [f"{n} {name}" for name, n in statuses.items()]
-        accuracies = (_format_percent(row["val_accuracy"]), _format_percent(row["test_accuracy"]))
+        accuracies = (_format_score(row, "val"), _format_score(row, "test"))
         value = "–" if row[key] is None else str(row[key])
         grid.add([value, str(row["runs"]), ", ".join(words), *accuracies, format_age(row["created"], now)])
     return grid.text()
@@ -207,6 +207,7 @@ def _summary(record: dict[str, Any]) -> dict[str, Any]:
         "steps": steps if isinstance(steps, int) else None,
         "val_accuracy": final.get("val_accuracy"),
         "test_accuracy": final.get("test_accuracy"),
+        **{key: final[key] for key in ("val_r2", "test_r2", "val_loss") if key in final},
     }
 
 
@@ -215,8 +216,8 @@ def _table_cells(summary: Summary, now: datetime) -> list[str]:
         str(summary["run_id"]),
         str(summary["status"]),
         _dataset(summary),
-        _format_percent(summary["val_accuracy"]),
-        _format_percent(summary["test_accuracy"]),
+        _format_score(summary, "val"),
+        _format_score(summary, "test"),
         "–" if summary["steps"] is None else f"{summary['steps']:,}",
         format_age(summary["created"], now),
     ]
@@ -227,6 +228,14 @@ def _dataset(summary: Summary) -> str:
     if used is None:
         return "–"
     return dataset_used(str(used), str(used if requested is None else requested))
+
+
+def _format_score(summary: Summary, split: str) -> str:
+    """Return the accuracy in percent, or R² if the run or group has that instead."""
+    r2 = summary.get(f"{split}_r2")
+    if summary[f"{split}_accuracy"] is None and isinstance(r2, int | float):
+        return f"R² {format_loss(r2)}"
+    return _format_percent(summary[f"{split}_accuracy"])
 
 
 def _format_percent(fraction: object) -> str:

@@ -20,6 +20,9 @@ SORT_KEYS = {
     "device": "device",
     "val": "val_accuracy",
     "test": "test_accuracy",
+    "val_r2": "val_r2",
+    "test_r2": "test_r2",
+    "val_loss": "val_loss",
     "steps": "steps",
     "created": "created",
     "finished": "finished",
@@ -29,7 +32,7 @@ GROUP_KEYS = {name: SORT_KEYS[name] for name in ("experiment", "status", "data",
 """Names that `--by` accepts, with the key of a run."""
 AGE = "age"
 """Name for `--sort` of the time since a run was created; the newest run comes first."""
-_NUMBERS = ("seed", "val_accuracy", "test_accuracy", "steps")
+_NUMBERS = ("seed", "val_accuracy", "test_accuracy", "val_r2", "test_r2", "val_loss", "steps")
 _HEADINGS = {"val %": "val", "test %": "test"}
 
 
@@ -52,7 +55,7 @@ def group_runs(summaries: Sequence[Summary], by: str) -> list[dict[str, Any]]:
     """Group the runs by the key `by`, in order of first appearance, and return one mapping per group.
 
     `runs` is the number of runs, `statuses` the number per status, `created` the time of the newest run.
-    Accuracies are means over the runs that have one.
+    Accuracies and R² are means over the runs that have one.
 
     Raises:
         UnknownNameError: If `by` is not a group key.
@@ -69,6 +72,7 @@ def group_runs(summaries: Sequence[Summary], by: str) -> list[dict[str, Any]]:
             "statuses": dict(Counter(str(run["status"]) for run in runs)),
             "val_accuracy": _mean_of(runs, "val_accuracy"),
             "test_accuracy": _mean_of(runs, "test_accuracy"),
+            **{key: mean for key in ("val_r2", "test_r2") if (mean := _mean_of(runs, key)) is not None},
             "created": max((str(run["created"]) for run in runs if run["created"]), default=None),
         }
         for value, runs in groups.items()
@@ -99,5 +103,6 @@ def _is_sortable(value: object, key: str) -> bool:
 
 
 def _mean_of(runs: Sequence[Summary], key: str) -> float | None:
-    numbers = [run[key] for run in runs if isinstance(run[key], int | float) and not math.isnan(run[key])]
+    values = [run.get(key) for run in runs]
+    numbers = [value for value in values if isinstance(value, int | float) and not math.isnan(value)]
     return sum(numbers) / len(numbers) if numbers else None

@@ -23,6 +23,7 @@ from initbench.analysis.metrics import METRICS
 from initbench.analysis.run_summary import RunSummary
 from initbench.store import strict_json
 from initbench.store.histograms import Histogram, layer_histograms
+from initbench.store.scores import SCORES
 from initbench.store.store import StoredRun
 from initbench.store.strict_json import parse_number_or_none
 from initbench.store.summary_file import TRAIN
@@ -75,7 +76,7 @@ _CURVE = (
     TableColumn("epoch", "number", "passes over the training split before the evaluation"),
     TableColumn("train_loss", "number", "loss on a fixed sample of the training split"),
     TableColumn("val_loss", "number", "loss on the validation split"),
-    TableColumn("val_accuracy", "number", "accuracy on the validation split, 0 to 1"),
+    *(TableColumn(f"val_{s.name}", "number", f"{s.meaning}, on the validation split") for s in SCORES),
     TableColumn("val_loss_batch", "number", "val_loss of batch norm with each batch's statistics"),
     TableColumn("val_accuracy_batch", "number", "val_accuracy of batch norm with each batch's statistics"),
     TableColumn("val_loss_population", "number", "val_loss with recomputed population statistics"),

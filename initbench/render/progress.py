@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from initbench.config.schema import ExperimentConfig
 from initbench.render import text
 from initbench.runner.recorder import Cohort
+from initbench.store.scores import Score, main_score
 from initbench.train.events import Advanced, Diagnosed, Evaluated, Pretrained, RunEvent, RunFailed
 
 _REFRESH_SECONDS = 0.2
@@ -42,7 +43,8 @@ class _Part:
     """Number of updates, summed over all runs."""
     pretraining_samples: int = 0
     """Number of samples in pre-training."""
-    accuracy: dict[int, float] = field(default_factory=dict)
+    scores: dict[int, float] = field(default_factory=dict)
+    score: Score | None = None
     at: dict[tuple[int, ...], int] = field(default_factory=dict)
     """Last update of each cohort, by its seeds of the experiment."""
     pretrained: dict[tuple[int, ...], int] = field(default_factory=dict)
@@ -61,9 +63,11 @@ class _Part:
 
     def note(self, loss: float, now: float) -> str:
         """Return the text to the right of the bar."""
-        accuracies = list(self.accuracy.values())
-        accuracy = f"val {100 * sum(accuracies) / len(accuracies):.1f} %  " if accuracies else ""
-        return f"loss {loss:.3f}  {accuracy}{self.samples / (now - self.start) / 1000:,.1f}k samples/s"
+        scores = list(self.scores.values())
+        words = ""
+        if scores and self.score is not None:
+            words = f"{text.score_words(self.score, sum(scores) / len(scores))}  "
+        return f"loss {loss:.3f}  {words}{self.samples / (now - self.start) / 1000:,.1f}k samples/s"
 
 
 class LiveProgress:
@@ -112,7 +116,10 @@ class LiveProgress:
                         self._advance(part, seeds, step, some)
             case Evaluated(run, entry):
                 config, seed = cohort[run]
-                self._parts[id(config)].accuracy[seed] = entry["val_accuracy"]
+                part = self._parts[id(config)]
+                part.score = main_score(entry)
+                if part.score is not None:
+                    part.scores[seed] = entry[f"val_{part.score.name}"]
             case Diagnosed(run, result):
                 self._end(*cohort[run], is_finished=result["status"] == "finished")
             case RunFailed(run):
@@ -163,7 +170,7 @@ class LiveProgress:
     def _end(self, config: ExperimentConfig, seed: int, *, is_finished: bool) -> None:
         """Count a run that ended, and remove the bar with the last one."""
         part = self._parts[id(config)]
-        part.accuracy.pop(seed, None)
+        part.scores.pop(seed, None)
         part.ended += 1
         if is_finished:
             part.finished += 1

@@ -108,7 +108,11 @@ def _row(analysed: AnalysedTable, row: Row) -> dict[str, Any]:
         "divergence_ci": _ends(rate_interval(row.diverged, row.n, analysed.confidence)),
         "unfinished": row.unfinished,
         "reached_target": row.reached,
-        "metrics": {name: _metric(analysed, row, name) for name in row.metrics},
+        "metrics": {
+            name: _metric(analysed, row, name)
+            for name, summary in row.metrics.items()
+            if summary.n or not METRICS[name].is_optional
+        },
         "letters": {name: letters for name, letters in lettered.items() if letters},
     }
     if analysed.baseline is None:

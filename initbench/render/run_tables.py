@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -30,6 +30,7 @@ from initbench.render.run_sections import (
 )
 from initbench.render.terminal import print_uncut
 from initbench.render.text_table import TextTable
+from initbench.store.scores import Score, recorded_scores
 from initbench.store.store import StoredRun
 from initbench.store.strict_json import parse_number_or_none
 
@@ -181,7 +182,7 @@ def _layer_cells(views: Sequence[LayerView], *, bounded: bool, ascii_only: bool)
 
 
 def convergence_table(runs: Sequence[StoredRun], *, width: int) -> RenderableType:
-    """Return accuracy and losses over the steps, then test accuracy and the runs that did not finish.
+    """Return scores and losses over the steps, then test scores and the runs that did not finish.
 
     Numbers are mean ± std over the runs that neither diverged nor failed, or over all if there are none.
     """
@@ -199,36 +200,38 @@ def convergence_table(runs: Sequence[StoredRun], *, width: int) -> RenderableTyp
 def _convergence_grid(runs: Sequence[StoredRun], steps: Sequence[int], *, best: bool) -> TextTable:
     headings = ["Convergence", *(f"step {step:,}" for step in steps), *(["best"] if best else [])]
     grid = TextTable(headings, left_aligned=("Convergence",))
-    for label, key, form in (
-        ("val accuracy %", "val_accuracy", text.percent_summary),
-        ("val loss", "val_loss", text.loss_summary),
-        ("train loss", "train_loss", text.loss_summary),
-    ):
+    recorded = recorded_scores(key for run in runs for entry in run.convergence for key in entry)
+    quantities = [(f"val_{score.name}", score) for score in recorded]
+    losses = [(key, Score("loss", "loss", "loss", "loss", "lower")) for key in ("val_loss", "train_loss")]
+    for key, score in (*quantities, *losses):
+        form = text.percent_summary if score.form == "percent" else text.loss_summary
         cells = [form(_at(runs, step, key)) for step in steps]
-        grid.add([label, *cells, *([form(_extreme(runs, key))] if best else [])])
+        extreme = [form(_extreme(runs, key, max if score.better == "higher" else min))] if best else []
+        title = f"{key.partition('_')[0]} {score.title}" + " %" * (score.form == "percent")
+        grid.add([title, *cells, *extreme])
     return grid
 
 
 def _at(runs: Sequence[StoredRun], step: int, key: str) -> Summary:
     entries = [entry for run in runs for entry in run.convergence if entry["step"] == step]
-    return summarise([parse_number_or_none(entry[key]) for entry in entries])
+    return summarise([parse_number_or_none(entry.get(key)) for entry in entries])
 
 
-def _extreme(runs: Sequence[StoredRun], key: str) -> Summary:
-    pick = max if key == "val_accuracy" else min
-    values = [[parse_number_or_none(e[key]) for e in run.convergence] for run in runs]
+def _extreme(runs: Sequence[StoredRun], key: str, pick: Callable[[list[float]], float]) -> Summary:
+    values = [[parse_number_or_none(e.get(key)) for e in run.convergence] for run in runs]
     finite = [[v for v in column if v is not None and not math.isnan(v)] for column in values]
     return summarise([pick(column) for column in finite if column])
 
 
 def _ends(runs: Sequence[StoredRun]) -> list[Text]:
-    """Return a line for the test accuracy, and one for each run that did not finish."""
+    """Return a line for the test scores, and one for each run that did not finish."""
     finals = [run.record["final"] for run in runs if run.record.get("final")]
     lines = []
-    if finals:
-        test = summarise([parse_number_or_none(final["test_accuracy"]) for final in finals])
-        spread = "so no standard deviation" if test.std is None else "± is the standard deviation"
-        lines.append(Text(f"test accuracy {text.percent_summary(test)} %  (n = {test.n}, {spread})"))
+    words = [_test_words(finals, score) for score in recorded_scores((k for f in finals for k in f), "test_")]
+    if words:
+        n = len(finals)
+        spread = "so no standard deviation" if n == 1 else "± is the standard deviation"
+        lines.append(Text(f"test {', '.join(words)}  (n = {n}, {spread})"))
     for run in runs:
         status = run.record["status"]
         if status != "finished":
@@ -236,6 +239,14 @@ def _ends(runs: Sequence[StoredRun]) -> list[Text]:
                 Text(f"seed {run.record['seed']} {_status_text(run)}", style=_STATUS_STYLE.get(status, "red"))
             )
     return lines
+
+
+def _test_words(finals: Sequence[Mapping[str, Any]], score: Score) -> str:
+    """Return the name and the mean of a test score, as in `accuracy 97.3 ±0.2 %`."""
+    summary = summarise([parse_number_or_none(final.get(f"test_{score.name}")) for final in finals])
+    if score.form == "percent":
+        return f"{score.title} {text.percent_summary(summary)} %"
+    return f"{score.title} {text.loss_summary(summary)}"
 
 
 def _status_text(run: StoredRun) -> str:

@@ -16,6 +16,7 @@ from rich.text import Text
 from initbench.config.schema import ExperimentConfig
 from initbench.render import text
 from initbench.runner.recorder import Cohort
+from initbench.store.scores import main_score
 from initbench.train.events import Advanced, Diagnosed, Evaluated, Pretrained, RunEvent, RunFailed
 
 _REFRESH_SECONDS = 0.25
@@ -61,7 +62,7 @@ class SweepDisplay:
         self._counts: Counter[str] = Counter()
         self._steps: dict[int, int] = {}  # by id() of the config: several may share a name
         self._lines: dict[int, _Line] = {}  # by id() of the cohort
-        self._accuracy: dict[tuple[int, int], float] = {}
+        self._scores: dict[tuple[int, int], str] = {}
 
     def say(self, message: str) -> None:
         """Print one line, unless quiet."""
@@ -99,7 +100,9 @@ class SweepDisplay:
                 self._advance(cohort, step, losses)
             case Evaluated(run, entry):
                 config, seed = cohort[run]
-                self._accuracy[id(config), seed] = entry["val_accuracy"]
+                score = main_score(entry)
+                if score is not None:
+                    self._scores[id(config), seed] = text.score_words(score, entry[f"val_{score.name}"])
             case Diagnosed(run, result):
                 self._end(*cohort[run], str(result["status"]))
             case RunFailed(run):
@@ -121,7 +124,7 @@ class SweepDisplay:
     def _end(self, config: ExperimentConfig, seed: int, status: str) -> None:
         """Count a run that ended, and report it."""
         self._counts[status] += 1
-        accuracy = self._accuracy.pop((id(config), seed), None)
+        score = self._scores.pop((id(config), seed), None)
         run, fraction_done = (id(config), seed), 0.0
         for key, line in list(self._lines.items()):
             if run in line.unfinished:
@@ -131,7 +134,7 @@ class SweepDisplay:
                 del self._lines[key]
         self._made += 1.0 - fraction_done
         if self._live is None:
-            last = f", val {text.format_percent(accuracy, 1)} %" if accuracy is not None else ""
+            last = f", {score}" if score is not None else ""
             self._say(f"{config.name}-s{seed} {status}{last}")
         self._refresh()
 

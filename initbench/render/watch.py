@@ -30,6 +30,7 @@ from initbench.render.layer_profile import (
 )
 from initbench.render.text_table import TextTable
 from initbench.store import strict_json
+from initbench.store.scores import SCORES, Score, main_score
 from initbench.store.strict_json import parse_number_or_none
 
 SCHEMA = "initbench.watch/1"
@@ -109,8 +110,7 @@ class WatchView:
         return [Text(""), *lines] if lines else []
 
     def _ended_line(self, run: RunProgress) -> Text:
-        accuracy = text.format_percent(_last(run, "val_accuracy"), 1)
-        words = [f"{_name(run)} {run.status}", f"val {accuracy} %", *filter(None, [_diagnosis(run)])]
+        words = [f"{_name(run)} {run.status}", _score_words(run), *filter(None, [_diagnosis(run)])]
         return Text(", ".join(words), _STYLES.get(run.status, "red"))
 
     def _full(self, run: RunProgress) -> list[Text]:
@@ -120,7 +120,7 @@ class WatchView:
         cells = max(8, (self._width - 44) // 2)
         lines = [self._status_line(run), *self._problem(run)]
         if run.evaluations:
-            curve = " · ".join(self._small_curve(run, *item, cells) for item in _CURVES)
+            curve = " · ".join(self._small_curve(run, *item, cells) for item in _curves(run))
             lines.append(Text(f"  {curve}"))
         if run.snapshot is not None:
             lines += self._bar_lines(profile_rows(run.snapshot)[:2], self._profile_cells(run.snapshot))
@@ -128,10 +128,10 @@ class WatchView:
         return lines
 
     def _row(self, run: RunProgress) -> Text:
-        accuracy, loss = _last(run, "val_accuracy"), _last(run, "train_loss")
+        loss = _last(run, "train_loss")
         words = f"{self._bar(run, 12)} {_steps(run)}  {_name(run)}"
         if run.evaluations:
-            words += f"  val {text.format_percent(accuracy, 1)} %  loss {text.format_share(loss)}"
+            words += f"  {_score_words(run)}  loss {text.format_share(loss)}"
         row = Text(words)
         if run.error is not None:
             row.append(f"  {text.one_line(run.error)}", "red")
@@ -173,7 +173,7 @@ class WatchView:
         if not run.evaluations:
             return [Text("  not evaluated yet", "dim")]
         width = (self._width - 2) // 2
-        curves = _CURVES if width >= _MIN_PLOT else _CURVES[:1]
+        curves = _curves(run)[: None if width >= _MIN_PLOT else 1]
         width = width if len(curves) > 1 else self._width
         plots = [self._plot(run, key, f"{title} {_formatted(run, key)}", width) for key, title in curves]
         height = max(map(len, plots))
@@ -245,8 +245,21 @@ class WatchView:
         return line
 
 
-_CURVES = (("val_accuracy", "val %"), ("train_loss", "train loss"))
-"""Quantities that are drawn, with their titles."""
+def _curves(run: RunProgress) -> list[tuple[str, str]]:
+    """Return the keys of the quantities that are drawn, with their titles."""
+    score = _score(run)
+    title = "val %" if score.name == "accuracy" else f"val {score.title}"
+    return [(f"val_{score.name}", title), ("train_loss", "train loss")]
+
+
+def _score(run: RunProgress) -> Score:
+    """Return the main score of a run; the accuracy before the first evaluation."""
+    return main_score(run.evaluations[-1] if run.evaluations else {}) or SCORES[0]
+
+
+def _score_words(run: RunProgress) -> str:
+    score = _score(run)
+    return text.score_words(score, _last(run, f"val_{score.name}"))
 
 
 def _name(run: RunProgress) -> str:
@@ -259,7 +272,7 @@ def _steps(run: RunProgress) -> str:
 
 
 def _last(run: RunProgress, key: str) -> float | None:
-    return parse_number_or_none(run.evaluations[-1][key]) if run.evaluations else None
+    return parse_number_or_none(run.evaluations[-1].get(key)) if run.evaluations else None
 
 
 def _formatted(run: RunProgress, key: str) -> str:
@@ -270,7 +283,7 @@ def _formatted(run: RunProgress, key: str) -> str:
 def _points(run: RunProgress, key: str) -> list[tuple[float, float]]:
     """Return the finite values of a learning curve; accuracies in percent."""
     scale = 100.0 if key == "val_accuracy" else 1.0
-    values = [(entry["step"], parse_number_or_none(entry[key])) for entry in run.evaluations]
+    values = [(entry["step"], parse_number_or_none(entry.get(key))) for entry in run.evaluations]
     finite = [(step, value) for step, value in values if value is not None and math.isfinite(value)]
     return [(step, scale * value) for step, value in finite if step >= 0]
 

@@ -42,8 +42,10 @@ from initbench.store.record_schema import (
     is_table,
     is_text,
     nullable,
+    optional_keys,
 )
 from initbench.store.run_directory import COMPLETE, RUN, Record
+from initbench.store.scores import recorded_scores
 from initbench.store.strict_json import parse_number_or_none
 
 SCHEMA = "initbench.summary/1"
@@ -74,7 +76,9 @@ at TRAIN, SHIFT_STATISTICS. `act_std` of a head is None."""
 _LAYER_NAMES: tuple[list[str], ...] = (
     *([], [*LAYER_STATISTICS], [*LAYER_STATISTICS, *RUNNING_STATISTICS], [*SHIFT_STATISTICS]),
 )
-_COLUMNS = 4
+EVALUATION_KEYS = ("step", "train_loss", "val_loss", "val_accuracy")
+"""Keys of an evaluation that `LineStatistics.evaluations` has in this order."""
+_COLUMNS = len(EVALUATION_KEYS)
 _HEADER_KEYS = (
     *("run_id", "experiment", "seed", "status", "created", "finished"),
     *("dataset", "dataset_requested", "device", "steps", "final"),
@@ -88,6 +92,8 @@ class LineStatistics:
 
     evaluations: list[list[float | None]] = field(default_factory=list)
     """[step, train_loss, val_loss, val_accuracy] of each evaluation."""
+    scores: dict[str, list[float | None]] = field(default_factory=dict)
+    """Other scores of each evaluation, by key, such as val_r2; only those that the run has."""
     begin: dict[str, float | None] | None = None
     """Validation losses and accuracies at step 0 with batch and population statistics of batch norm."""
     layers: dict[str, list[Layer]] = field(default_factory=dict)
@@ -105,7 +111,12 @@ class LineStatistics:
 
     def add_evaluation(self, entry: Mapping[str, Any]) -> None:
         """Add a line of metrics.jsonl."""
-        measured = (parse_number_or_none(entry[key]) for key in ("train_loss", "val_loss", "val_accuracy"))
+        measured = (parse_number_or_none(entry.get(key)) for key in EVALUATION_KEYS[1:])
+        for score in recorded_scores(entry):
+            if (key := f"val_{score.name}") not in EVALUATION_KEYS:
+                earlier = self.scores.setdefault(key, [])
+                earlier += [None] * (len(self.evaluations) - len(earlier))
+                earlier.append(parse_number_or_none(entry[key]))
         self.evaluations.append([float(entry["step"]), *measured])
         if entry["step"] == 0 and self.begin is None:
             kinds = ("_batch", "_population")
@@ -140,6 +151,7 @@ def summary_fields(record: Mapping[str, Any], lines: LineStatistics, shifts: Seq
         "batch_size": train.get("batch_size"),
         "begin": lines.begin or {},
         "evaluations": lines.evaluations,
+        "scores": lines.scores,
         "layers": {
             **{moment: lines.layers[moment] for moment in PROBED if moment in lines.layers},
             **_mean_shift_statistics(shifts),
@@ -167,6 +179,8 @@ def summary_text(record: Mapping[str, Any], lines: LineStatistics, shifts: Seque
     shared = {key: fields.pop(key) for key in ("config", "identity")}
     for key in _header_fields(record):
         del fields[key]
+    if not fields["scores"]:  # as in summaries of earlier versions
+        del fields["scores"]
     fields["packed"] = pack_numbers(fields.pop("evaluations"), fields.pop("layers"))
     return "".join(strict_json.dumps(line) + "\n" for line in (header, shared, fields))
 
@@ -190,6 +204,10 @@ class StoredSummary:
         fields |= unpack_numbers(fields.pop("packed"))
         for key in ("begin", "pretraining"):
             fields[key] = {name: parse_number_or_none(value) for name, value in fields[key].items()}
+        fields["scores"] = {
+            name: [parse_number_or_none(value) for value in values]
+            for name, values in fields.get("scores", {}).items()
+        }
         return {**_header_fields(self.header), **fields, "seconds": parse_number_or_none(fields["seconds"])}
 
 
@@ -386,20 +404,23 @@ _HEADER = is_mapping(
     final=nullable(is_table(is_number)),
 )
 _SHARED = is_mapping(config=is_config, identity=is_mapping())
-_NUMBERS = is_mapping(
-    arm=is_text,
-    fingerprint=is_text,
-    steps=nullable(is_natural),
-    batch_size=nullable(is_natural),
-    begin=is_table(is_number),
-    diverged_step=nullable(is_natural),
-    diagnosis=is_list(is_text),
-    seconds=is_number,
-    machine=is_text,
-    error=nullable(is_text),
-    version=is_text,
-    pretraining=is_table(is_number),
-    packed=is_mapping(
-        evaluations=is_natural, layers=is_table(_is_layout), missing=is_list(is_natural), values=is_text
+_NUMBERS = optional_keys(
+    is_mapping(
+        arm=is_text,
+        fingerprint=is_text,
+        steps=nullable(is_natural),
+        batch_size=nullable(is_natural),
+        begin=is_table(is_number),
+        diverged_step=nullable(is_natural),
+        diagnosis=is_list(is_text),
+        seconds=is_number,
+        machine=is_text,
+        error=nullable(is_text),
+        version=is_text,
+        pretraining=is_table(is_number),
+        packed=is_mapping(
+            evaluations=is_natural, layers=is_table(_is_layout), missing=is_list(is_natural), values=is_text
+        ),
     ),
+    scores=is_table(is_list(is_number)),
 )

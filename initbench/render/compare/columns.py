@@ -33,6 +33,19 @@ PRETRAINING = (
     "total_samples_to_target",
 )
 """Additional columns if any network was pre-trained layer by layer."""
+SCORES = (
+    "best_val_r2",
+    "final_val_r2",
+    "test_r2",
+    "test_mse",
+    "test_top5_accuracy",
+    "test_perplexity",
+    "test_mean_iou",
+    "test_iou",
+    "test_f1",
+    "test_loss",
+)
+"""Additional columns for the targets that have these scores."""
 BY_NORMS = ("final_val_accuracy_batch", "final_val_accuracy_population")
 """Additional columns if any network has batch norm."""
 
@@ -52,7 +65,7 @@ def metrics_of(view: View) -> list[str]:
     if view.columns:
         return [name for name in dict.fromkeys(view.columns) if name in METRICS]
     if view.view == "all":
-        return list(OVERVIEW)
+        return [*OVERVIEW, *SCORES]
     return [name for name, metric in METRICS.items() if metric.view == view.view]
 
 
@@ -88,13 +101,26 @@ def _columns(judged: AnalysedTable, view: View) -> list[_Column]:
         measured = [name for name in BY_NORMS if any(row.metrics[name].n for row in judged.rows)]
         if any(row.metrics["pretrain_samples"].n for row in judged.rows):
             measured += PRETRAINING
-        columns = [*counted, *(_metric(judged, name) for name in (*CONVERGENCE, *measured))]
+        names = [*with_scores(CONVERGENCE, judged.rows), *measured]
+        columns = [*counted, *(_metric(judged, name) for name in names)]
     else:
-        columns = [*counted, *_activations(), *(_metric(judged, name) for name in OVERVIEW)]
+        names = with_scores(OVERVIEW, judged.rows)
+        columns = [*counted, *_activations(), *(_metric(judged, name) for name in names)]
     columns.append(_Column("diverged", lambda row: f"{row.diverged} of {row.n}" if row.diverged else ""))
     if any(row.unfinished for row in judged.rows):
         columns.append(_Column("unfinished", lambda row: str(row.unfinished) if row.unfinished else ""))
     return columns
+
+
+def with_scores(names: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """Return names of metrics for these rows: SCORES that a row has are added.
+
+    If there are any, metrics without a value are left out.
+    """
+    added = [name for name in SCORES if any(row.metrics[name].n for row in rows)]
+    if not added:
+        return list(names)
+    return [name for name in (*names, *added) if any(row.metrics[name].n for row in rows)]
 
 
 def _activations() -> list[_Column]:

@@ -70,10 +70,19 @@ def to_long_csv(tables: Sequence[AnalysedTable], view: View) -> str:
 
 def long_records(tables: Sequence[AnalysedTable], view: View) -> Iterator[dict[str, Any]]:
     """Yield one record with the keys FIELDS for each table, row and metric; absent values are omitted."""
-    names = [name for name in METRICS if name in view.metrics] if view.metrics else list(METRICS)
+    names = [name for name in METRICS if name in view.metrics] if view.metrics else recorded_metrics(tables)
     for analysed in tables:
         for row in analysed.rows:
             yield from _lines(analysed, row, names)
+
+
+def recorded_metrics(tables: Sequence[AnalysedTable]) -> list[str]:
+    """Return all metrics, optional ones only if a row has a value."""
+    return [
+        name
+        for name, metric in METRICS.items()
+        if not metric.is_optional or any(row.metrics[name].n for table in tables for row in table.rows)
+    ]
 
 
 def _layers(tables: Sequence[AnalysedTable]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from initbench.analysis.tables import Table
 from initbench.render.compare.analysed_table import AnalysedTable, analyse
-from initbench.render.compare.columns import OVERVIEW, layer_output_table, metrics_of, overview_table
+from initbench.render.compare.columns import OVERVIEW, SCORES, layer_output_table, metrics_of, overview_table
 from initbench.render.compare.config_diff import config_diff_table
 from initbench.render.compare.display_options import View, check_names
 from initbench.render.compare.learning_curves import curve_plots
@@ -16,7 +16,8 @@ from initbench.render.compare.pivot import pivot_table
 from initbench.render.compare.table import ComparisonTable
 from initbench.render.compare.titles import table_title
 
-_PIVOTED = "final_val_accuracy"
+_PIVOTED = ("final_val_accuracy", "final_val_r2")
+"""Metrics of a pivot table by default; the first one that a row has."""
 
 
 def build_comparison_tables(tables: Sequence[Table], view: View) -> list[ComparisonTable]:
@@ -38,9 +39,8 @@ def _tables_for(analysed: AnalysedTable, view: View, name: str) -> list[Comparis
     if view.layers:
         return [layer_lines(analysed, name)]
     if _is_pivot(analysed, view):
-        return [pivot_table(analysed, metric, name) for metric in view.metrics or (_PIVOTED,)] + _versus(
-            analysed, view
-        )
+        metrics = _pivoted_metrics(analysed, view)
+        return [pivot_table(analysed, metric, name) for metric in metrics] + _versus(analysed, view)
     if view.metrics:
         return [metric_table(analysed, metric, name) for metric in metrics_of(view)]
     if view.view == "activation" and not view.columns:
@@ -55,6 +55,11 @@ def _is_pivot(analysed: AnalysedTable, view: View) -> bool:
     return alone and not view.columns and view.view == "all"
 
 
+def _pivoted_metrics(analysed: AnalysedTable, view: View) -> list[str]:
+    recorded = (name for name in _PIVOTED if any(row.metrics[name].n for row in analysed.rows))
+    return list(view.metrics) or [next(recorded, _PIVOTED[0])]
+
+
 def _versus(analysed: AnalysedTable, view: View) -> list[ComparisonTable]:
     if analysed.baseline is None or len(analysed.rows) < 2:
         return []
@@ -64,6 +69,6 @@ def _versus(analysed: AnalysedTable, view: View) -> list[ComparisonTable]:
 def _compared_metrics(analysed: AnalysedTable, view: View) -> list[str]:
     """Return the metrics to compare with the baseline: those of the view that any row has a value of."""
     if _is_pivot(analysed, view):
-        return list(view.metrics) or [_PIVOTED]
-    metrics = metrics_of(view) or list(OVERVIEW)
+        return _pivoted_metrics(analysed, view)
+    metrics = metrics_of(view) or [*OVERVIEW, *SCORES]
     return [name for name in metrics if any(row.metrics[name].n for row in analysed.rows)]

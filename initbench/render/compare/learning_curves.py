@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from initbench.analysis.metrics import METRICS
 from initbench.analysis.run_summary import RunSummary
 from initbench.analysis.stats.summary import Summary, summarise
 from initbench.analysis.tables import Row
@@ -16,19 +18,25 @@ from initbench.render.compare import notes
 from initbench.render.compare.analysed_table import AnalysedTable
 from initbench.render.compare.display_options import View
 from initbench.render.compare.table import ComparisonTable
+from initbench.store.scores import SCORES
 
 MAX_WIDTH = 100
-_ACCURACY = 3
-_OF_METRIC = {
-    "final_train_loss": 1,
-    "final_val_loss": 2,
-    "best_val_accuracy": _ACCURACY,
-    "final_val_accuracy": _ACCURACY,
-    "steps_to_target": _ACCURACY,
-    "area_under_curve": _ACCURACY,
+_CURVES = {
+    "final_train_loss": "train_loss",
+    "final_val_loss": "val_loss",
+    **{f"{moment}_val_{score.name}": f"val_{score.name}" for score in SCORES for moment in ("best", "final")},
+    "steps_to_target": "",
+    "area_under_curve": "",
 }
-"""Index, in an evaluation, of the quantity that a metric is computed from."""
-_TITLES = {1: "training loss", 2: "validation loss", _ACCURACY: "validation accuracy, %"}
+"""Key, in an evaluation, of the quantity that a metric is computed from; empty for the main score."""
+_OF_METRIC = {name: key for name, key in _CURVES.items() if name in METRICS}
+_PERCENT = frozenset(f"val_{score.name}" for score in SCORES if score.form == "percent")
+_LOG_SCALED = ("loss", "mse", "perplexity")
+_TITLES = {
+    "train_loss": "training loss",
+    "val_loss": "validation loss",
+    **{f"val_{score.name}": f"validation {score.title}" for score in SCORES},
+}
 
 
 @dataclass(frozen=True)
@@ -43,15 +51,22 @@ class _Curve:
 
 def curve_plots(judged: AnalysedTable, view: View, title: str) -> list[ComparisonTable]:
     """Return plots with up to MAX_CURVES rows each; raise UsageError for a metric without a curve."""
-    names = view.metrics or ("final_val_accuracy",)
+    main = _main_score(judged)
+    names = view.metrics or (f"final_{main}",)
     for name in names:
         if name not in _OF_METRIC:
             raise UsageError(f"--plot cannot draw {name!r}; it draws {', '.join(_OF_METRIC)}")
-    quantities = dict.fromkeys(_OF_METRIC[name] for name in names)
+    quantities = dict.fromkeys(_OF_METRIC[name] or main for name in names)
     return [block for quantity in quantities for block in _plots(judged, view, title, quantity)]
 
 
-def _plots(judged: AnalysedTable, view: View, title: str, quantity: int) -> list[ComparisonTable]:
+def _main_score(judged: AnalysedTable) -> str:
+    """Return the key of the score that most runs have as their main score."""
+    keys = Counter(run.main_score for row in judged.rows for run in row.group.runs)
+    return keys.most_common(1)[0][0] if keys else "val_accuracy"
+
+
+def _plots(judged: AnalysedTable, view: View, title: str, quantity: str) -> list[ComparisonTable]:
     all_curves = [_curve(row, quantity) for row in judged.rows]
     drawn = [curve for curve in all_curves if curve.points]
     empty = [text.one_line(curve.row.label) for curve in all_curves if not curve.points]
@@ -66,13 +81,13 @@ def _plots(judged: AnalysedTable, view: View, title: str, quantity: int) -> list
     return blocks
 
 
-def _plot_table(part: Sequence[_Curve], view: View, title: str, quantity: int) -> ComparisonTable:
+def _plot_table(part: Sequence[_Curve], view: View, title: str, quantity: str) -> ComparisonTable:
     ascii_only = view.ascii_only or view.format == "latex"
     lines = plot_curves(
         [curve.points for curve in part],
-        f"{_TITLES[quantity]}, against steps",
+        f"{_TITLES[quantity]}{', %' * (quantity in _PERCENT)}, against steps",
         width=min(MAX_WIDTH, view.width or MAX_WIDTH),
-        may_be_log=quantity != _ACCURACY,
+        may_be_log=quantity.endswith(_LOG_SCALED),
         ascii_only=ascii_only,
     )
     marks = ASCII_MARKS if ascii_only else MARKS
@@ -80,7 +95,7 @@ def _plot_table(part: Sequence[_Curve], view: View, title: str, quantity: int) -
     return ComparisonTable(title, [], picture=[*lines, "", *legend])
 
 
-def _curve(row: Row, quantity: int) -> _Curve:
+def _curve(row: Row, quantity: str) -> _Curve:
     """Return the mean curve of the finished runs, or of the diverged runs if none finished."""
     complete = [run for run in row.group.runs if run.is_complete]
     runs = [run for run in complete if run.is_finished] or complete
@@ -91,21 +106,20 @@ def _curve(row: Row, quantity: int) -> _Curve:
     return _Curve(row, len(runs), points, means[-1][1] if means else Summary(None, None, 0))
 
 
-def _values(run: RunSummary, quantity: int) -> dict[float, float]:
+def _values(run: RunSummary, quantity: str) -> dict[float, float]:
     """Return the finite values of a quantity by step; accuracies in percent."""
-    scale = 100.0 if quantity == _ACCURACY else 1.0
-    by_step = {entry[0]: entry[quantity] for entry in run.evaluations}
+    scale = 100.0 if quantity in _PERCENT else 1.0
     return {
         step: scale * value
-        for step, value in by_step.items()
+        for step, value in run.curve(quantity)
         if step is not None and value is not None and math.isfinite(value)
     }
 
 
-def _legend_entry(curve: _Curve, quantity: int) -> str:
+def _legend_entry(curve: _Curve, quantity: str) -> str:
     """Return a line of the legend: the row, n, the end of the curve, and the number of omitted runs."""
     row, (step, _) = curve.row, curve.points[-1]
-    form = "{:.1f}".format if quantity == _ACCURACY else text.format_number
+    form = "{:.1f}".format if quantity in _PERCENT else text.format_number
     spread = "" if curve.last.std is None else f" ±{form(curve.last.std)}"
     end = f"{form(curve.last.mean or 0.0)}{spread} at {step:,.0f}"
     finished = row.n - row.diverged

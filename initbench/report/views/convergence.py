@@ -13,30 +13,42 @@ from initbench.report.figure import ReportFigure, columns_of, rounded
 from initbench.report.parameters import BASELINE, HIDDEN, HIDE_ROWS, relative_to_baseline
 from initbench.report.report_runs import ReportRow, ReportRuns
 from initbench.report.theme import log_axis, row_channels
+from initbench.store.scores import SCORES
 
-_ACCURACY, _TRAIN_LOSS = 3, 1
+_TRAIN_LOSS = "train_loss"
+_PERCENT = frozenset(f"val_{score.name}" for score in SCORES if score.form == "percent")
 _COLUMNS = ("row", "seed", "step", "kind", "value", "low", "high")
 
 
 def convergence_figures(report: ReportRuns) -> Iterator[ReportFigure]:
-    """Yield the curves of validation accuracy and of training loss, if runs have evaluations."""
+    """Yield the curves of the validation scores and of the training loss, if runs have evaluations."""
     if any(run.evaluations for row in report.rows for run in row.summaries):
-        if any(point[_ACCURACY] is not None for row in report.rows for point in _points(row)):
-            yield _figure(report, _ACCURACY, "validation-accuracy", "Validation accuracy", "accuracy, %")
+        for score in SCORES:
+            quantity = f"val_{score.name}"
+            if any(_values(run, quantity) for row in report.rows for run in row.summaries):
+                axis = score.title + ", %" * (score.form == "percent")
+                key = f"validation-{score.name.replace('_', '-')}"
+                yield _figure(report, quantity, key, f"Validation {score.title}", axis)
         yield _figure(report, _TRAIN_LOSS, "training-loss", "Training loss", "loss")
 
 
-def _figure(report: ReportRuns, quantity: int, key: str, title: str, axis: str) -> ReportFigure:
+def _figure(report: ReportRuns, quantity: str, key: str, title: str, axis: str) -> ReportFigure:
     records = [record for row in report.rows for record in _records(row, quantity)]
     confidence = report.tables[0].confidence
-    is_loss = quantity == _TRAIN_LOSS
+    is_loss = quantity.endswith(("loss", "mse", "perplexity"))
     return ReportFigure(
         key=key,
         title=title,
         takeaway=_takeaway(report, quantity),
         caption=" ".join([f"{title} against updates ({report.provenance}).", *_marks(records, confidence)]),
         columns=columns_of(records, _COLUMNS),
-        spec=_spec(report, axis, records, floor=_smallest(records) if is_loss else None),
+        spec=_spec(
+            report,
+            axis,
+            records,
+            floor=_smallest(records) if is_loss else None,
+            limit=100 if quantity in _PERCENT else 1,
+        ),
         log_channels=("y",) if is_loss else (),
     )
 
@@ -55,22 +67,17 @@ def _marks(records: Sequence[dict[str, Any]], confidence: float) -> Iterator[str
         yield "Crosses mark divergences."
 
 
-def _points(row: ReportRow) -> Iterator[list[float | None]]:
-    for run in row.summaries:
-        yield from run.evaluations
-
-
-def _values(run: RunSummary, quantity: int) -> dict[float, float]:
+def _values(run: RunSummary, quantity: str) -> dict[float, float]:
     """Return the finite values of a run by step; accuracies in percent."""
-    scale = 100.0 if quantity == _ACCURACY else 1.0
+    scale = 100.0 if quantity in _PERCENT else 1.0
     return {
-        float(point[0]): scale * value
-        for point in run.evaluations
-        if point[0] is not None and (value := point[quantity]) is not None and math.isfinite(value)
+        float(step): scale * value
+        for step, value in run.curve(quantity)
+        if step is not None and value is not None and math.isfinite(value)
     }
 
 
-def _records(row: ReportRow, quantity: int) -> Iterator[dict[str, Any]]:
+def _records(row: ReportRow, quantity: str) -> Iterator[dict[str, Any]]:
     runs = [(run, _values(run, quantity)) for run in row.summaries if run.is_complete]
     for run, values in runs:
         for step, value in values.items():
@@ -89,7 +96,7 @@ def _records(row: ReportRow, quantity: int) -> Iterator[dict[str, Any]]:
         yield {"row": row.name, "step": step, "kind": "mean", "value": rounded(mean), **interval}
 
 
-def _means(row: ReportRow, quantity: int) -> dict[float, tuple[float, float | None, float | None]]:
+def _means(row: ReportRow, quantity: str) -> dict[float, tuple[float, float | None, float | None]]:
     """Return mean and interval by step, at the steps that all finished runs have."""
     curves = [_values(run, quantity) for run in row.summaries if run.is_finished]
     if not curves:
@@ -103,7 +110,7 @@ def _means(row: ReportRow, quantity: int) -> dict[float, tuple[float, float | No
     return means
 
 
-def _takeaway(report: ReportRuns, quantity: int) -> str:
+def _takeaway(report: ReportRuns, quantity: str) -> str:
     finals = []
     for row in report.rows:
         means = _means(row, quantity)
@@ -112,11 +119,12 @@ def _takeaway(report: ReportRuns, quantity: int) -> str:
     diverged = [row.name for row in report.rows if row.row.diverged == row.row.n > 0]
     sentences = []
     if finals:
-        is_accuracy = quantity == _ACCURACY
-        form = (lambda v: f"{format_percent(v / 100, 1)} %") if is_accuracy else format_loss
-        ordered = sorted(finals, reverse=is_accuracy)
+        score = next((score for score in SCORES if quantity == f"val_{score.name}"), None)
+        is_percent = quantity in _PERCENT
+        form = (lambda v: f"{format_percent(v / 100, 1)} %") if is_percent else format_loss
+        ordered = sorted(finals, reverse=score is not None and score.better == "higher")
         (best, name), (worst, last) = ordered[0], ordered[-1]
-        what = "validation accuracy" if is_accuracy else "training loss"
+        what = "training loss" if score is None else f"validation {score.title}"
         sentences.append(f"{name} ends with the best mean {what}, {form(best)}")
         if len(ordered) > 1:
             sentences[-1] += f"; {last} ends with {form(worst)}"
@@ -133,9 +141,12 @@ def _smallest(records: Sequence[dict[str, Any]]) -> float:
 
 
 def _spec(
-    report: ReportRuns, axis: str, records: Sequence[dict[str, Any]], *, floor: float | None
+    report: ReportRuns, axis: str, records: Sequence[dict[str, Any]], *, floor: float | None, limit: int
 ) -> dict[str, Any]:
-    """Return the specification, with a logarithmic axis if there is a `floor` for intervals."""
+    """Return the specification, with a logarithmic axis if there is a `floor` for intervals.
+
+    A linear axis goes from 0 to the `limit`.
+    """
     is_log = floor is not None
     lines = row_channels(report.rows)
     points = row_channels(report.rows, marks="point")
@@ -147,7 +158,7 @@ def _spec(
         if is_log
         else {
             "domainMin": {"expr": "baseline ? null : 0"},
-            "domainMax": {"expr": "baseline ? null : 100"},
+            "domainMax": {"expr": f"baseline ? null : {limit}"},
         }
     )
     ticks = log_axis(record["value"] for record in records) if is_log else {}

@@ -16,7 +16,14 @@ from initbench.report.parameters import HIDDEN, HIDE_ROWS
 from initbench.report.report_runs import ReportRow, ReportRuns
 from initbench.report.theme import row_channels
 
-FOREST_METRICS = ("test_accuracy", "best_val_accuracy", "steps_to_target", "final_train_loss")
+FOREST_METRICS = (
+    "test_accuracy",
+    "best_val_accuracy",
+    "test_r2",
+    "best_val_r2",
+    "steps_to_target",
+    "final_train_loss",
+)
 """Metrics that have a forest plot."""
 _COLUMNS = (
     "row",

@@ -15,16 +15,21 @@ from initbench.report.views.runs import config_key
 
 MAX_EXPLANATIONS = 8
 """Largest number of findings above the table."""
-_METRICS = ("test_accuracy", "best_val_accuracy", "steps_to_target")
+_SCORES = ("accuracy", "r2")
 
 
 def verdict_section(report: ReportRuns, gates: GateOutcome | None = None) -> ReportSection:
     """Return the section with the gates and one line for each row."""
+    score = next(
+        (s for s in _SCORES if any(row.row.metrics[f"best_val_{s}"].n for row in report.rows)), "accuracy"
+    )
+    title = {"accuracy": "accuracy, %", "r2": "R²"}[score]
+    names = (f"test_{score}", f"best_val_{score}", "steps_to_target")
     rows = [
         [
             row.name,
             _diagnosis(row),
-            *(_mean(row, name) for name in _METRICS),
+            *(_mean(row, name) for name in names),
             _counts(row),
         ]
         for row in report.rows
@@ -43,8 +48,8 @@ def verdict_section(report: ReportRuns, gates: GateOutcome | None = None) -> Rep
                 [
                     "row",
                     "diagnosis",
-                    "test accuracy, %",
-                    "best validation accuracy, %",
+                    f"test {title}",
+                    f"best validation {title}",
                     "steps to target",
                     "n",
                 ],
