@@ -50,12 +50,12 @@ def failing(pipe: Connection) -> None:
 def _with(harm: Callable[[], None]) -> None:
     real = base.train
 
-    def train(task: Any, data: Any, emit: Callable[[RunEvent], None]) -> None:
+    def train(task: Any, data: Any, emit: Callable[[RunEvent], None], *rest: Any) -> None:
         def harmful(event: RunEvent) -> None:
             if isinstance(event, Advanced):
                 harm()
             emit(event)
 
-        real(task, data, harmful if SEED in task.seeds else emit)
+        real(task, data, harmful if SEED in task.seeds else emit, *rest)
 
     base.train = train

@@ -78,8 +78,16 @@ class WorkerTask:
         return tuple(seed for _, seed in self.runs)
 
 
-def train(task: WorkerTask, data: PreparedData, emit: Callable[[RunEvent], None]) -> None:
-    """Draw the nets of the task, train them together, and emit all events."""
+def train(
+    task: WorkerTask,
+    data: PreparedData,
+    emit: Callable[[RunEvent], None],
+    runs_to_release: Callable[[], int] = lambda: 0,
+) -> None:
+    """Draw the nets of the task, train them together, and emit all events.
+
+    `runs_to_release` returns the number of runs that the training releases at its current step.
+    """
     networks = [
         network
         for config, seed in zip(task.configs, task.seeds, strict=True)
@@ -97,6 +105,7 @@ def train(task: WorkerTask, data: PreparedData, emit: Callable[[RunEvent], None]
         inits=[config.init for config in task.configs],
         resume=[restore(resumption.state) for resumption in task.resume],
         checkpoint_seconds=task.checkpoint_seconds,
+        runs_to_release=runs_to_release,
     )
     diagnosis = _Diagnosis(task, emit, networks[0], data)
     records: list[dict[str, Any]] = []
