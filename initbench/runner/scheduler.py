@@ -139,9 +139,7 @@ class Scheduler:
         is_idle = not self._waiting and len(self._begun) < workers and self._crew.free_device() is not None
         if not is_idle or any(begun.is_release_requested for begun in self._begun.values()):
             return
-        number, begun = max(
-            self._begun.items(), key=lambda item: item[1].seconds_saved, default=(None, None)
-        )
+        number, begun = max(self._begun.items(), key=lambda item: item[1].seconds_saved, default=(None, None))
         if number is None or begun.device != "cpu" or begun.seconds_saved <= MIN_SECONDS_SAVED:
             return
         begun.is_release_requested = True

@@ -65,9 +65,7 @@ def worker_main(pipe: Connection) -> None:
             task = pipe.recv()
             if isinstance(task, WorkerTask):  # else a request to a task that has ended
                 requests = partial(_requested_releases, pipe, task.number)
-                run_task(
-                    task, datasets, send, progress_seconds=PROGRESS_SECONDS, runs_to_release=requests
-                )
+                run_task(task, datasets, send, progress_seconds=PROGRESS_SECONDS, runs_to_release=requests)
     except _PIPE_CLOSED:
         pass
     except Terminated as end:
