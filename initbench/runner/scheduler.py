@@ -139,11 +139,12 @@ class Scheduler:
         is_idle = not self._waiting and len(self._begun) < workers and self._crew.free_device() is not None
         if not is_idle or any(begun.is_release_requested for begun in self._begun.values()):
             return
-        number, begun = max(self._begun.items(), key=lambda item: item[1].seconds_saved, default=(None, None))
-        if number is None or begun.device != "cpu" or begun.seconds_saved <= MIN_SECONDS_SAVED:
-            return
-        begun.is_release_requested = True
-        self._crew.request_release(ReleaseRequest(number, len(begun.recorder.open_runs) // 2))
+        on_cpu = {number: begun for number, begun in self._begun.items() if begun.device == "cpu"}
+        saved = {number: begun.seconds_saved for number, begun in on_cpu.items()}
+        last = max(saved, key=lambda number: saved[number], default=None)
+        if last is not None and saved[last] > MIN_SECONDS_SAVED:
+            on_cpu[last].is_release_requested = True
+            self._crew.request_release(ReleaseRequest(last, len(on_cpu[last].recorder.open_runs) // 2))
 
     def _next_batch(self) -> RunBatch:
         group = self._waiting.pop()

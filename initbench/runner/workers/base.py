@@ -118,7 +118,7 @@ def _train_task(
         deliver(Reported(task.number, event))
 
     try:
-        data = datasets.of(task.resolved, task.program.data, torch.device(task.device))
+        data = datasets.of(task.resolved, task.program.data, torch.device(task.device), task.shared_data)
         train(task, data, emit, runs_to_release)
         return Finished(task.number)
     except Exception as error:

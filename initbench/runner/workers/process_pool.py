@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
@@ -104,13 +105,16 @@ def _exit_with_runner() -> None:
 
 
 class ProcessPool:
-    """A pool of one process per entry of `devices`; each starts when it is first needed."""
+    """A pool of one process per entry of `devices`; each starts when it is first needed.
+
+    Workers on the CPU share the data sets of this process.
+    """
 
     threads = 1
 
-    def __init__(self, devices: Sequence[str], memory: float | None = None) -> None:
+    def __init__(self, devices: Sequence[str], datasets: DatasetCache, memory: float | None = None) -> None:
         self._workers = [_Worker(device) for device in devices]
-        self._memory = memory
+        self._datasets, self._memory = datasets, memory
 
     def free_device(self) -> str | None:
         """Return the device of a worker without a task, preferably of a started one; None if all are busy."""
@@ -119,6 +123,8 @@ class ProcessPool:
 
     def submit(self, task: WorkerTask) -> None:
         """Give the task to a free worker, and start its process if necessary."""
+        if task.device == "cpu":
+            task = replace(task, shared_data=self._datasets.share(task.resolved, task.program.data))
         free = [w for w in self._workers if w.task is None and w.device == task.device]
         max(free, key=lambda worker: worker.is_started).begin(task)
 
