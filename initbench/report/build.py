@@ -95,7 +95,7 @@ def build_page(
         gates: Results of the gates of the command, if it has any.
         title: Heading; named after the rows if None.
         leading: Sections before the verdict.
-        drawer: Begins to draw the figures as soon as they are built; see `render_page`.
+        drawer: Starts to draw each figure when it is built; pass it to `render_page`, too.
 
     Raises:
         StoreError: If a file of a run is damaged.

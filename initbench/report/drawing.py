@@ -28,7 +28,7 @@ from initbench.store.files import write_atomic
 MAX_PROCESSES = 3
 """Largest number of processes that draw; each of them starts an engine, which takes half a second."""
 _AXIS_WIDTH = 50
-"""Typical width in pixels of everything beside the plot: axis labels and title."""
+"""Typical width in pixels of the labels and the title of the y axis."""
 _EMBED = "window.initbenchVega = {vegaEmbed, vega};"
 
 
@@ -52,7 +52,7 @@ class PictureDrawer:
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        """Stop the processes; pictures that nobody has asked for are not drawn."""
+        """Stop the processes; pictures that are still waiting are not drawn."""
         if self._processes is not None:
             self._processes.shutdown(cancel_futures=True)
 
