@@ -17,7 +17,7 @@ from initbench.config.schema import ExperimentConfig
 from initbench.render import text
 from initbench.runner.recorder import Cohort
 from initbench.store.scores import main_score
-from initbench.train.events import Advanced, Diagnosed, Evaluated, Pretrained, RunEvent, RunFailed
+from initbench.train.events import Advanced, Diagnosed, Evaluated, Pretrained, Released, RunEvent, RunFailed
 
 _REFRESH_SECONDS = 0.25
 _BAR = 20
@@ -103,6 +103,9 @@ class SweepDisplay:
                 score = main_score(entry)
                 if score is not None:
                     self._scores[id(config), seed] = text.score_words(score, entry[f"val_{score.name}"])
+            case Released(runs):
+                left = {(id(cohort[run][0]), cohort[run][1]) for run in runs}
+                self._line(cohort).unfinished -= left
             case Diagnosed(run, result):
                 self._end(*cohort[run], str(result["status"]))
             case RunFailed(run):
