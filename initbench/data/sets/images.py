@@ -17,6 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from initbench.components.target import TargetKind
 from initbench.data.array_cache import cached_data
 from initbench.data.dataset import DATASETS, Dataset, DataSource, LocatedDataset, RawData, image_size
 from initbench.data.download.checksums import folder_checksum
@@ -149,7 +150,9 @@ def _entries(folder: Path) -> list[Path]:
             for entry in entries:
                 if not entry.is_dir(follow_symlinks=False) and not entry.is_file(follow_symlinks=False):
                     kind = "a symbolic link" if entry.is_symlink() else "not a regular file"
-                    raise DataError(f"{entry.path} is {kind}: below data.path only files and folders are read")
+                    raise DataError(
+                        f"{entry.path} is {kind}: below data.path only files and folders are read"
+                    )
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {(error.strerror or str(error)).lower()}") from None
     return sorted(Path(entry.path) for entry in entries)
@@ -196,9 +199,18 @@ def read_images(
             tensors |= {f"x_{part}": x, f"y_{part}": torch.tensor([number for _, number in images])}
     if "x_test" not in tensors:
         x, y = tensors["x_train"], tensors["y_train"]
-        train, test = hold_out(y, test_fraction)
+        train, test = hold_out(y, test_fraction, TargetKind.CLASSES)
         tensors |= {"x_train": x[train], "y_train": y[train], "x_test": x[test], "y_test": y[test]}
-    return RawData(**tensors, classes=len(folder.classes))
+    return RawData(
+        x_train=tensors["x_train"],
+        y_train=tensors["y_train"],
+        x_test=tensors["x_test"],
+        y_test=tensors["y_test"],
+        x_val=tensors.get("x_val"),
+        y_val=tensors.get("y_val"),
+        classes=len(folder.classes),
+        class_names=folder.classes,
+    )
 
 
 def _open(path: Path) -> ImageFile:
