@@ -13,10 +13,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from initbench.components.target import TargetKind
 from initbench.data.dataset import RawData
 from initbench.data.download.checksums import cache_folder
 from initbench.errors import DataError
@@ -79,6 +81,8 @@ def _read(path: Path) -> RawData | None:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             facts = json.loads(file.metadata()["facts"])
+        facts["target"] = TargetKind(facts["target"])
+        facts["class_names"] = facts["class_names"] and tuple(facts["class_names"])
         path.touch()  # the most recently used file is removed last
         return RawData(**tensors, **facts)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
@@ -86,7 +90,11 @@ def _read(path: Path) -> RawData | None:
 
 
 def _write(path: Path, raw: RawData) -> None:
-    tensors = {name: value.contiguous() for name, value in vars(raw).items() if isinstance(value, Tensor)}
+    tensors = {  # clones, since tensors of a file cannot share memory
+        name: value.clone(memory_format=torch.contiguous_format)
+        for name, value in vars(raw).items()
+        if isinstance(value, Tensor)
+    }
     facts = {name: value for name, value in vars(raw).items() if name not in tensors}
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")

@@ -146,9 +146,7 @@ class TableFile:
                         yield line, row
                     line = reader.line_num + 1
         except UnicodeDecodeError as error:
-            raise DataError(
-                f"{self.path} is not text in UTF-8: {error.reason} (near line {line:,})"
-            ) from None
+            raise DataError(f"{self.path}: not UTF-8 in or after line {line:,}: {error.reason}") from None
         except csv.Error as error:
             raise DataError(f"{self.path}:{line}: {error}") from None
         except OSError as error:

@@ -1,11 +1,12 @@
 """Conversion of the user's arrays to a data set, with checks for likely mistakes.
 
-Legend: N samples, C channels, H × W pixels, D features or values, T positions, K classes.
+Legend: N samples, C channels, H × W pixels, D features, K classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from initbench.components.target import TargetKind
 from initbench.data.dataset import RawData
 from initbench.data.raw_checks import check_targets
 from initbench.data.split import random_split, stratified_split
+from initbench.data.user_files import ArrayOptions
 from initbench.errors import DataError
 from initbench.rng import stream_generator
 
@@ -30,47 +32,55 @@ _MAX_PIXEL = 255
 _CHANNELS = (1, 3, 4)
 
 
-def raw_data(
-    arrays: Mapping[str, NDArray[Any]],
-    labels: Sequence[int] | None = None,
-    test_fraction: float | None = None,
-    target: TargetKind | None = None,
-) -> RawData:
+@dataclass(frozen=True)
+class ArrayForm:
+    """What the user states about arrays."""
+
+    target: TargetKind = TargetKind.CLASSES
+    """Kind of the targets."""
+    vocabulary: int | None = None
+    """Number of token ids, if the inputs are token ids."""
+    labels: tuple[int, ...] | None = None
+    """Labels of `data.classes`, which may leave gaps; None if all are used."""
+    test_fraction: float = 0.2
+    """Share of the training samples that is held out if there are no test arrays."""
+
+
+def array_form(options: ArrayOptions) -> ArrayForm:
+    """Return what the options state about the arrays, in a form that can be pickled."""
+    labels = None if options.classes is None else tuple(options.classes)
+    kind = TargetKind(options.target_kind)
+    return ArrayForm(kind, options.vocabulary, labels, options.test_fraction)
+
+
+def raw_data(arrays: Mapping[str, NDArray[Any]], form: ArrayForm) -> RawData:
     """Return the user's arrays as a data set.
 
     Args:
-        arrays: x_train, y_train, x_test, y_test, and optionally x_val, y_val: features (N, D), grey images
-            (N, H, W) or images (N, H, W, C), uint8 or float, or token ids (N, T) for targets (N, T); targets
-            of any TargetKind.
-        labels: The labels of `data.classes`, which may leave gaps; None if all are used.
-        test_fraction: Share of the training samples that is held out if there are no test arrays.
-        target: Kind of the targets; None to infer it, see `infer_target`.
+        arrays: x_train, y_train, and optionally x_test, y_test, x_val, y_val: features (N, D), grey images
+            (N, H, W) or images (N, H, W, C), uint8 or float, or token ids (N, T); targets of N samples.
+        form: The kind of the targets and the size of the vocabulary.
 
     Raises:
         DataError: If an array is not of this form, or looks like a mistake; the message says what was found.
     """
-    y_arrays = {key: array for key, array in arrays.items() if key.startswith("y_")}
-    x_arrays = {key: array for key, array in arrays.items() if key.startswith("x_")}
-    if target is None:
-        target = infer_target(y_arrays)
-    y = {key: _targets(key, array, target) for key, array in y_arrays.items()}
-    vocabulary = _vocabulary(x_arrays, y) if target is TargetKind.SEQUENCE else None
-    x = {
-        key: _inputs(key, array) if vocabulary is None else torch.from_numpy(array.astype(np.int64))
-        for key, array in x_arrays.items()
-    }
+    y = {key: _targets(key, array, form.target) for key, array in arrays.items() if key.startswith("y_")}
+    x = {key: _inputs(key, array, form) for key, array in arrays.items() if key.startswith("x_")}
     for part in (key.removeprefix("x_") for key in x):
         _check_together(part, x["x_train"], x[f"x_{part}"], y[f"y_{part}"])
-    classes = int(max(labels.max() for labels in y.values())) + 1 if target.is_class_index else 0
+    classes = int(max(targets.max() for targets in y.values())) + 1 if form.target.is_class_index else 0
+    if form.target is TargetKind.SEQUENCE:
+        classes = max(classes, form.vocabulary or 0)
+    for key, targets in y.items():
+        check_targets(key, targets, form.target, classes)
     if classes == 1:
         raise DataError(f"{' and '.join(y)} contain one class only; at least two are needed")
     if "x_test" not in x:
-        assert test_fraction is not None
-        train, test = hold_out(y["y_train"], test_fraction)
+        train, test = hold_out(y["y_train"], form.test_fraction, form.target)
         x |= {"x_train": x["x_train"][train], "x_test": x["x_train"][test]}
         y |= {"y_train": y["y_train"][train], "y_test": y["y_train"][test]}
-    if target is TargetKind.CLASSES:
-        _check_labels(y["y_train"], y["y_test"], labels)
+    if form.target is TargetKind.CLASSES:
+        _check_labels(y["y_train"], y["y_test"], form.labels)
     _check_inputs("x_train", x["x_train"])
     return RawData(
         x_train=x["x_train"],
@@ -79,79 +89,14 @@ def raw_data(
         y_test=y["y_test"],
         x_val=x.get("x_val"),
         y_val=y.get("y_val"),
-        classes=max(classes, vocabulary or 0),
-        target=target,
-        vocabulary=vocabulary,
+        classes=classes,
+        target=form.target,
+        vocabulary=form.vocabulary,
     )
 
 
-def infer_target(arrays: Mapping[str, NDArray[Any]]) -> TargetKind:
-    """Return the kind of targets, given all arrays of them by name.
-
-    Integers (N,) are class labels. Targets with more axes that are only 0 and 1 are labels or masks. Other
-    integers (N, T) are sequences of class indices, and integers (N, H, W) class indices of pixels. Other
-    floating-point numbers are real values.
-
-    Raises:
-        DataError: If the targets look like a mistake.
-    """
-    key, first = next(iter(arrays.items()))
-    if not all(
-        array.dtype.kind in "biuf" and array.size and array.ndim == first.ndim for array in arrays.values()
-    ):
-        return TargetKind.CLASSES  # whose check says what is wrong
-    if first.ndim > 1 and first.shape[1] > 1 and all(map(_is_zero_or_one, arrays.values())):
-        if first.ndim == 2 and all(bool((array.sum(1) == 1).all()) for array in arrays.values()):
-            raise DataError(
-                f"{key} has one 1 in each row: save y.argmax(axis=1) for classes, or set data.targets=labels"
-            )
-        return TargetKind.LABELS
-    if first.dtype.kind == "f" and first.ndim == 1 and all(map(_is_whole, arrays.values())):
-        raise DataError(
-            f"{key} contains whole numbers as {first.dtype}: save y.astype(int) for classes, or set"
-            " data.targets=real"
-        )
-    if first.dtype.kind == "f":
-        return TargetKind.REAL
-    if first.ndim == 2 and first.shape[1] > 1:
-        return TargetKind.SEQUENCE
-    return TargetKind.DENSE if first.ndim == 3 else TargetKind.CLASSES
-
-
-def _is_zero_or_one(array: NDArray[Any]) -> bool:
-    return bool(((array == 0) | (array == 1)).all())
-
-
-def _is_whole(array: NDArray[Any]) -> bool:
-    return bool(np.array_equal(array, np.round(array)))
-
-
-def _targets(key: str, array: NDArray[Any], target: TargetKind) -> Tensor:
-    """Return targets in the dtype of their kind."""
-    if target is TargetKind.CLASSES:
-        return _class_labels(key, array)
-    kinds = "iu" if target.is_class_index else "biuf"
-    if array.dtype.kind not in kinds:
-        words = "integers" if target.is_class_index else "numbers"
-        raise DataError(f"{key} contains {target.phrase} and must have {words}, found {array.dtype}")
-    with np.errstate(over="ignore"):  # values too large for float32 become infinite and are reported below
-        y = torch.from_numpy(array.astype(np.int64 if target.is_class_index else np.float32))
-    check_targets(key, y, target, _MAX_CLASSES)
-    return y
-
-
-def _vocabulary(x: Mapping[str, NDArray[Any]], y: Mapping[str, Tensor]) -> int | None:
-    """Return the number of token ids if the inputs are integers in the shape of sequences, else None."""
-    for key, array in x.items():
-        if array.dtype.kind not in "iu" or array.shape != tuple(y[f"y_{key.removeprefix('x_')}"].shape):
-            return None
-    return 1 + max(*(int(array.max()) for array in x.values()), *(int(labels.max()) for labels in y.values()))
-
-
-def hold_out(y: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
-    """Return the sorted indices of training and test samples with targets y (N, …).
-
-    The split is stratified by class labels y (N,) int64.
+def hold_out(y: Tensor, fraction: float, kind: TargetKind) -> list[Tensor]:
+    """Return the sorted indices of training and test samples with targets y (N, …), stratified by class.
 
     Raises:
         DataError: If one of the parts would be empty.
@@ -159,13 +104,25 @@ def hold_out(y: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
     count = max(1, round(len(y) * fraction))
     if count >= len(y):
         raise DataError(f"{len(y):,} samples cannot be split with data.test_fraction={fraction:g}")
-    stream = stream_generator(_SPLIT_SEED, "data", "test")
-    sizes = [len(y) - count, count]
-    if y.dim() == 1 and not y.is_floating_point():
-        train, test = stratified_split(y, sizes, stream)
-    else:
-        train, test = random_split(len(y), sizes, stream)
-    return train, test
+    stream, sizes = stream_generator(_SPLIT_SEED, "data", "test"), [len(y) - count, count]
+    is_stratified = kind is TargetKind.CLASSES
+    return stratified_split(y, sizes, stream) if is_stratified else random_split(len(y), sizes, stream)
+
+
+def _targets(key: str, array: NDArray[Any], kind: TargetKind) -> Tensor:
+    """Return targets as int64 or float32; their values and shapes are checked later."""
+    if kind is TargetKind.CLASSES:
+        return _class_labels(key, array)
+    if array.dtype.kind not in ("iu" if kind.is_class_index else "biuf") or not array.size:
+        expected = "integers" if kind.is_class_index else "numbers"
+        raise DataError(f"{key} must contain {expected}, at least one; found {array.dtype} {array.shape}")
+    if kind.is_class_index:
+        if int(array.max()) >= _MAX_CLASSES:
+            raise DataError(f"{key} must contain class numbers 0 … classes−1, found {int(array.max())}")
+        return torch.from_numpy(array.astype(np.int64))
+    with np.errstate(over="ignore"):  # infinite values are reported later
+        y = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+    return y.permute(0, 3, 1, 2).contiguous() if y.dim() == 4 else y
 
 
 def _class_labels(key: str, array: NDArray[Any]) -> Tensor:
@@ -181,8 +138,10 @@ def _class_labels(key: str, array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(array.astype(np.int64))
 
 
-def _inputs(key: str, array: NDArray[Any]) -> Tensor:
-    """Return inputs as (N, D) or (N, C, H, W); uint8 unchanged, any float as float32."""
+def _inputs(key: str, array: NDArray[Any], form: ArrayForm) -> Tensor:
+    """Return inputs as (N, D) or (N, C, H, W), uint8 or float32, or token ids as (N, T) int64."""
+    if form.vocabulary is not None:
+        return _token_ids(key, array, form.vocabulary)
     if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
         raise DataError(f"{key} must be uint8 or float, found {array.dtype}{_inputs_advice(array)}")
     if array.ndim not in (2, 3, 4) or not array.size:
@@ -202,6 +161,15 @@ def _inputs(key: str, array: NDArray[Any]) -> Tensor:
     return x
 
 
+def _token_ids(key: str, array: NDArray[Any], vocabulary: int) -> Tensor:
+    if array.dtype.kind not in "iu" or array.ndim != 2 or not array.size:
+        raise DataError(f"{key} must be token ids, integers (N, T), found {array.dtype} {array.shape}")
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high >= vocabulary:
+        raise DataError(f"{key} must contain token ids 0 … {vocabulary - 1:,}, found {low:,} … {high:,}")
+    return torch.from_numpy(array.astype(np.int64))
+
+
 def _check_together(part: str, x_train: Tensor, x: Tensor, y: Tensor) -> None:
     """Raise DataError unless x and y of this part have the same length, and samples like those of x_train."""
     if len(x) != len(y):
@@ -219,7 +187,10 @@ def _labels_advice(array: NDArray[Any]) -> str:
         return ": save y.ravel()" if array.shape[1] == 1 else ": if a row is one-hot, save y.argmax(axis=1)"
     if array.dtype.kind in "US":
         return ": number the classes, as numpy.unique(y, return_inverse=True)[1] does"
-    return ": save y.astype(int)" if array.dtype.kind in "bf" and array.ndim == 1 else ""
+    is_float = array.dtype.kind == "f" and array.ndim == 1
+    if is_float and not np.array_equal(array, np.round(array)):
+        return ": for regression, set data.target_kind=real"
+    return ": save y.astype(int)" if is_float or array.dtype.kind == "b" else ""
 
 
 def _inputs_advice(array: NDArray[Any]) -> str:
@@ -230,7 +201,7 @@ def _inputs_advice(array: NDArray[Any]) -> str:
         return ""
     lowest, highest = int(array.min()), int(array.max())
     numbers = "save x.astype('float32') if they are numbers"
-    tokens = "token ids need targets of the same shape (N, T)"
+    tokens = "set data.vocabulary if they are token ids"
     if array.ndim > 2 and lowest >= 0 and highest <= _MAX_PIXEL:
         return f" in {lowest} … {highest}: save x.astype('uint8') if they are pixels"
     return f" in {lowest:,} … {highest:,}: {numbers}; {tokens}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
 from initbench.data.dataset import DataOptions, UnavailableError
 from initbench.errors import DataError
 from initbench.paths import expand_user, file_kind
+from initbench.registry import MAX_COUNT
 
 
 def find_user_path(name: str, root: Path, what: str, *, key: str = "data.path", kind: str = "file") -> Path:
@@ -52,3 +54,16 @@ class HeldOutOptions(DataOptions):
     """Share of the samples kept for testing, chosen with a fixed seed, if there is no test part of their own.
 
     The classes have the same shares in both parts."""
+
+
+class ArrayOptions(HeldOutOptions):
+    """Options of the user's own arrays."""
+
+    target_kind: Literal["classes", "real", "labels", "sequence", "dense"] = "classes"
+    """Kind of the targets y of N samples.
+
+    `classes`: one class number a sample, integers (N,). `real`: numbers for regression, (N,) or (N, D).
+    `labels`: independent labels or masks of 0 and 1, (N, D), (N, H, W) or (N, H, W, C). `sequence`: one class
+    number a position, integers (N, T). `dense`: one class number a pixel, integers (N, H, W)."""
+    vocabulary: int | None = Field(default=None, ge=2, le=MAX_COUNT)
+    """Number of token ids, if the inputs are token ids, integers (N, T) from 0; null for other inputs."""

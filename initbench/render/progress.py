@@ -43,16 +43,10 @@ class _Part:
     """Number of updates, summed over all runs."""
     pretraining_samples: int = 0
     """Number of samples in pre-training."""
-<<<<<<< HEAD
     scores: dict[int, float] = field(default_factory=dict)
     score: Score | None = None
-    at: dict[tuple[int, ...], int] = field(default_factory=dict)
-    """Last update of each cohort, by its seeds of the experiment."""
-=======
-    accuracy: dict[int, float] = field(default_factory=dict)
     at: dict[int, int] = field(default_factory=dict)
     """Last update of each run, by its seed."""
->>>>>>> main
     pretrained: dict[tuple[int, ...], int] = field(default_factory=dict)
     """Last update of each cohort in pre-training, by its seeds."""
     bar: TaskID | None = None

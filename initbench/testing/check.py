@@ -20,6 +20,7 @@ EXAMPLE_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "images": {"path": "x"},
     "npz": {"path": "x.npz"},
     "table": {"path": "x.csv"},
+    "tokens": {"path": "x.txt"},
     "pretrained": {"from": "x.safetensors"},
 }
 """Values of the required options of built-in entries, by name."""

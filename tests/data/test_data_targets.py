@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from own_data import bundle
 
 from initbench.components.target import TargetKind
 from initbench.data.dataset import RawData, SampleShape
-from initbench.data.sets.npz import read_npz
 from initbench.errors import DataError
 
 N = 40
@@ -131,54 +129,3 @@ def test_images_with_values_of_the_whole_image_can_be_augmented_and_resized():
 def test_data_that_are_not_of_the_declared_form_are_refused(source, message):
     with pytest.raises(DataError, match=message):
         bundle(source)
-
-
-RNG = np.random.default_rng(3)
-PIXELS = RNG.random((N, 8, 8, 3))
-FLAT = RNG.normal(size=(N, 6))
-IDS = RNG.integers(0, 9, (N, 5))
-ARCHIVES = {
-    "integers": (RNG.normal(size=(N, 6)), np.arange(N) % 4, "auto", TargetKind.CLASSES, (), 4),
-    "float": (RNG.normal(size=(N, 6)), RNG.normal(size=N), "auto", TargetKind.REAL, (), 1),
-    "floats": (RNG.normal(size=(N, 6)), RNG.normal(size=(N, 3)), "auto", TargetKind.REAL, (3,), 3),
-    "counts": (RNG.normal(size=(N, 6)), np.arange(N), "real", TargetKind.REAL, (), 1),
-    "zeros and ones": (FLAT, RNG.integers(0, 2, (N, 3)), "auto", TargetKind.LABELS, (3,), 3),
-    "one-hot labels": (FLAT, np.eye(2)[np.arange(N) % 2], "labels", TargetKind.LABELS, (2,), 2),
-    "bools": (RNG.normal(size=(N, 6)), RNG.random((N, 3)) < 0.5, "auto", TargetKind.LABELS, (3,), 3),
-    "masks": (PIXELS, RNG.random((N, 8, 8)) < 0.5, "auto", TargetKind.LABELS, (8, 8), 1),
-    "maps": (PIXELS, RNG.integers(0, 5, (N, 8, 8)), "auto", TargetKind.DENSE, (8, 8), 5),
-    "maps of two": (PIXELS, RNG.integers(0, 2, (N, 8, 8)), "dense", TargetKind.DENSE, (8, 8), 2),
-    "tokens": (IDS, np.roll(IDS, -1, 1), "auto", TargetKind.SEQUENCE, (5,), 9),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", ARCHIVES)
-def test_archives_tell_the_kind_of_their_targets(tmp_path, name):
-    x, y, option, kind, shape, outputs = ARCHIVES[name]
-    np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x[:20], y_test=y[:20])
-    source = read_npz(tmp_path / "a.npz", None, option)
-    made = bundle(source)
-    assert (made.form.target, made.form.target_shape, made.form.outputs) == (kind, shape, outputs)
-    assert np.array_equal(source.y_train.numpy(), y.astype(source.y_train.numpy().dtype))
-    assert made.form.vocabulary == (9 if name == "tokens" else None)
-
-
-@pytest.mark.parametrize(
-    ("y", "option", "message"),
-    [
-        (RNG.normal(size=(N, 2)), "labels", "y_train contains labels and must be 0 or 1 everywhere"),
-        (RNG.normal(size=N), "sequence", "sequences of class indices and must have integers, found float64"),
-        (np.full(N, 1e60), "real", "y_train must be finite in float32"),
-        (
-            np.arange(N),
-            "dense",
-            r"class indices of pixels and must have the shape \(N, H, W\); found \(40,\)",
-        ),
-        (np.eye(2)[np.arange(N) % 2], "auto", "one 1 in each row: .* or set data.targets=labels"),
-    ],
-)
-def test_archives_whose_targets_are_not_of_their_kind_are_refused(tmp_path, y, option, message):
-    x = RNG.normal(size=(N, 6))
-    np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x[:20], y_test=y[:20])
-    with pytest.raises(DataError, match=message):
-        read_npz(tmp_path / "a.npz", None, option)

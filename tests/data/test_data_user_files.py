@@ -16,8 +16,10 @@ import pytest
 import torch
 from PIL import Image
 
+from initbench.components.target import TargetKind
 from initbench.data import array_cache
-from initbench.data.dataset import DATASETS, DataSource, LocatedDataset, RawData
+from initbench.data.dataset import DATASETS, DataSource, LocatedDataset, RawData, form_of
+from initbench.data.raw_checks import check_raw_data, raw_form
 from initbench.data.resizing import resize_batch
 from initbench.errors import DataError
 
@@ -72,7 +74,7 @@ def test_images_in_train_val_and_test_stay_there(tmp_path):
     for part, count in (("train", 4), ("val", 2), ("test", 3)):
         for label in ("2", "10"):
             for index in range(count):
-                write_image(tmp_path / part / label / "deep" / f"{index}.JPG", seed=index)
+                write_image(tmp_path / "photos" / part / label / "deep" / f"{index}.JPG", seed=index)
     raw = load("images", tmp_path, path="photos")
     assert [len(y) for y in (raw.y_train, raw.y_val, raw.y_test)] == [8, 4, 6]
     folders = [path.parts[-3] for path in locate("images", tmp_path, path="photos").files[:8]]
@@ -139,7 +141,8 @@ def test_images_are_decoded_once_and_a_damaged_cache_is_computed_again(photos, t
 
 
 def test_the_cache_forgets_what_was_used_least_recently(monkeypatch):
-    raw = RawData(*(torch.zeros(4, 100), torch.zeros(4, dtype=torch.int64)) * 2, classes=2)
+    x, y = torch.zeros(4, 100), torch.zeros(4, dtype=torch.int64)
+    raw = RawData(x_train=x, y_train=y, x_test=x, y_test=y, classes=2)
     monkeypatch.setattr(array_cache, "MAX_BYTES", 8_000)
     paths = [array_cache.store_data(str(number), raw) for number in range(2)]
     os.utime(paths[1], (1, 1))
@@ -366,7 +369,7 @@ def test_a_bad_table_is_refused_with_its_place(tmp_path, fault):
 def test_a_table_in_another_encoding_is_refused(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes("a,b\n1,Küche\n".encode("latin-1"))
-    assert "the text is not UTF-8 from here on" in refusal("table", tmp_path, path=str(path))
+    assert "a.csv: not UTF-8 in or after line 1: invalid" in refusal("table", tmp_path, path=str(path))
     path.rename(tmp_path / "a.xls")
     assert "its name must end in .csv" in refusal("table", tmp_path, path=str(tmp_path / "a.xls"))
 
@@ -387,3 +390,147 @@ def test_a_bad_parquet_file_is_refused(tmp_path):
     assert "row 2: a: the value is missing" in refusal("table", tmp_path, path=str(path))
     pyarrow.parquet.write_table(pyarrow.table({"a": [[1.0], [2.0]], "b": ["x", "y"]}), path)
     assert "a has values of type list" in refusal("table", tmp_path, path=str(path))
+
+
+def test_a_target_with_fractions_is_a_regression(tmp_path):
+    rows = [(i, i / 8, i) for i in range(30)]
+    path = str(write_table(tmp_path / "r.csv", rows, "a,b,c"))
+    raw = load("table", tmp_path, path=path, target="b")
+    assert raw.target is TargetKind.REAL
+    assert raw.y_train.dtype == torch.float32
+    assert torch.equal(raw.y_train * 8, raw.x_train[:, 0])
+    assert load("table", tmp_path, path=path, target_kind="real").target is TargetKind.REAL
+    assert "30 of 30 classes with one row" in refusal("table", tmp_path, path=path)
+    texts = str(write_table(tmp_path / "a.csv"))
+    assert "the target answer has texts" in refusal("table", tmp_path, path=texts, target_kind="real")
+
+
+def test_classes_of_a_table_have_names(tmp_path):
+    raw = load("table", tmp_path, path=str(write_table(tmp_path / "a.csv")))
+    assert raw.class_names == ("no", "yes")
+    numbers = write_table(tmp_path / "n.csv", [(i, 10 * (i % 3)) for i in range(30)], "a,y")
+    assert load("table", tmp_path, path=str(numbers)).class_names == ("0", "10", "20")
+
+
+# ---- tokens
+
+TEXT = "Der Ball flog über den Zaun, und niemand sah ihn je wieder.\n" * 20
+
+
+def test_characters_of_a_text_predict_the_next(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    raw = load("tokens", tmp_path, path=str(path), block=16)
+    names = sorted(set(TEXT))
+    assert raw.class_names == tuple(names)
+    assert raw.classes == raw.vocabulary == len(names)
+    x = torch.cat([raw.x_train, raw.x_val, raw.x_test]).flatten()
+    y = torch.cat([raw.y_train, raw.y_val, raw.y_test]).flatten()
+    assert "".join(names[i] for i in x) == TEXT[: len(x)]
+    assert "".join(names[i] for i in y) == TEXT[1 : len(x) + 1]
+    assert len(x) == (len(TEXT) - 1) // 16 * 16
+    assert [len(part) for part in (raw.x_train, raw.x_val, raw.x_test)] == [60, 7, 7]
+
+
+def test_bytes_of_a_file_predict_the_next(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    raw = load("tokens", tmp_path, path=str(path), level="byte", block=10)
+    assert raw.vocabulary == 256
+    content = TEXT.encode()
+    x = torch.cat([raw.x_train, raw.x_val, raw.x_test]).flatten()
+    assert bytes(x.tolist()) == content[: len(x)]
+    options = DATASETS["tokens"].options(name="tokens", path=str(path), level="byte", block=10)
+    assert form_of(options) == raw_form(raw)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".bin"])
+def test_token_ids_are_read_as_they_are(tmp_path, suffix):
+    ids = np.random.default_rng(0).integers(0, 1000, 500).astype("<u2")
+    path = tmp_path / f"a{suffix}"
+    np.save(path, ids) if suffix == ".npy" else path.write_bytes(ids.tobytes())
+    raw = load("tokens", tmp_path, path=str(path), block=10, vocabulary=1000)
+    assert raw.x_train.flatten().tolist() == ids[: raw.x_train.numel()].tolist()
+    assert raw.vocabulary == 1000
+    assert load("tokens", tmp_path, path=str(path), block=10).vocabulary == ids.max() + 1
+    message = refusal("tokens", tmp_path, path=str(path), block=10, vocabulary=10)
+    assert "must contain token ids 0 … 9, found" in message
+
+
+TOKEN_FAULTS = {
+    "short": ("a.txt", b"hello", {}, "has 5 tokens, 0 blocks of data.block=64: too few"),
+    "encoding": ("a.txt", b"abc\nK\xfcche" * 99, {}, "a.txt:2:2: not UTF-8"),
+    "one token": ("a.txt", b"a" * 999, {}, "repeats one token"),
+    "odd bytes": ("a.bin", b"a" * 999, {}, "has 999 bytes, which are not numbers of uint16"),
+    "empty": ("a.bin", b"", {}, "must contain integers"),
+    "no array": ("a.npy", b"hello", {}, "is not an array in NumPy's format"),
+    "pickle": ("a.npy", pickle.dumps([1, 2]), {}, "is not an array in NumPy's format"),
+    "huge ids": (
+        "a.bin",
+        b"\xff" * 800,
+        {"dtype": "uint32"},
+        "token ids 0 … 999,999,999, found",
+    ),
+    "negative": ("a.bin", b"\xff" * 800, {"dtype": "int32"}, "found -1 … -1"),
+}
+
+
+@pytest.mark.parametrize("fault", TOKEN_FAULTS)
+def test_a_bad_file_of_tokens_is_refused(tmp_path, fault):
+    name, content, options, message = TOKEN_FAULTS[fault]
+    (tmp_path / name).write_bytes(content)
+    assert message in refusal("tokens", tmp_path, path=str(tmp_path / name), **options)
+
+
+# ---- npz
+
+
+def arrays_file(path: Path, **arrays: np.ndarray) -> str:
+    np.savez(path, **arrays)
+    return str(path)
+
+
+def test_arrays_may_have_other_targets_than_classes(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (20, 6, 5, 3), dtype=np.uint8)
+    y = {
+        "real": rng.normal(size=(20, 2)),
+        "labels": rng.integers(0, 2, (20, 4)),
+        "dense": rng.integers(0, 3, (20, 6, 5)),
+    }
+    for kind, targets in y.items():
+        path = arrays_file(tmp_path / f"{kind}.npz", x_train=images, y_train=targets)
+        raw = load("npz", tmp_path, path=path, target_kind=kind, test_fraction=0.25)
+        assert raw.target == kind
+        assert len(raw.x_test) == 5
+        assert raw.classes == (3 if kind == "dense" else 0)
+        check_raw_data(raw)
+    masks = rng.integers(0, 2, (20, 6, 5, 1)).astype(bool)
+    raw = load(
+        "npz",
+        tmp_path,
+        path=arrays_file(tmp_path / "m.npz", x_train=images, y_train=masks),
+        target_kind="labels",
+    )
+    assert raw.y_train.shape == (16, 1, 6, 5)
+    ids = rng.integers(0, 50, (20, 8))
+    path = arrays_file(tmp_path / "t.npz", x_train=ids[:, :-1], y_train=ids[:, 1:])
+    raw = load("npz", tmp_path, path=path, target_kind="sequence", vocabulary=50)
+    assert raw.x_train.dtype == torch.int64
+    assert raw.classes == 50
+    assert "y_train must have the shape (N,)" in refusal("npz", tmp_path, path=path, vocabulary=50)
+    assert "x_train must contain token ids 0 … 39" in refusal(
+        "npz", tmp_path, path=path, vocabulary=40, target_kind="sequence"
+    )
+
+
+def test_arrays_of_another_kind_are_refused(tmp_path):
+    x = np.random.default_rng(0).normal(size=(20, 3))
+    path = arrays_file(tmp_path / "a.npz", x_train=x, y_train=x[:, 0])
+    assert "set data.target_kind=real" in refusal("npz", tmp_path, path=path)
+    assert "y_train must contain integers" in refusal("npz", tmp_path, path=path, target_kind="dense")
+    path = arrays_file(tmp_path / "b.npz", x_train=x, y_train=x)
+    message = refusal("npz", tmp_path, path=path, target_kind="labels")
+    assert "y_train contains labels and must be 0 or 1 everywhere" in message
+    path = arrays_file(tmp_path / "c.npz", x_train=x, y_train=np.full(20, np.nan))
+    assert "y_train must be finite" in refusal("npz", tmp_path, path=path, target_kind="real")

@@ -29,6 +29,7 @@ from initbench.config.yaml_reader import parse_yaml as parse_yaml
 from initbench.data.idx_file import read_idx
 from initbench.data.safe_unpickle import unpickle
 from initbench.data.sets import npz
+from initbench.data.user_arrays import ArrayForm
 from initbench.errors import ConfigError, InitbenchError
 
 SECONDS = 5.0
@@ -189,7 +190,7 @@ def _npz(draw: random.Random, place: Path) -> None:
                 archive.writestr(f"{key}.npy", _header(draw))
         if draw.random() < 0.5:
             path.write_bytes(_mutated(draw, path.read_bytes()))
-    npz.read_npz(path)
+    npz.read_npz(path, ArrayForm())
 
 
 PICKLE = pickle.dumps({"data": np.zeros((2, 4), np.uint8), "labels": [1, 2], "names": ("a", "b")}, protocol=2)

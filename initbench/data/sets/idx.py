@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from pydantic_core import PydanticCustomError
 from initbench.data.dataset import DATASETS, Dataset, DataSource, LocatedDataset, RawData
 from initbench.data.download.checksums import checksum
 from initbench.data.idx_file import read_idx
-from initbench.data.user_arrays import raw_data
-from initbench.data.user_files import HeldOutOptions, find_user_path
+from initbench.data.user_arrays import ArrayForm, array_form, raw_data
+from initbench.data.user_files import ArrayOptions, find_user_path
 from initbench.errors import DataError
 from initbench.machine import available_bytes
 
@@ -26,7 +26,7 @@ _ARRAYS = {
 }
 
 
-class IdxOptions(HeldOutOptions):
+class IdxOptions(ArrayOptions):
     """Options of the user's own idx files."""
 
     train_images_path: str = Field(min_length=1)
@@ -63,15 +63,15 @@ def _locate(options: IdxOptions, source: DataSource) -> LocatedDataset:
     return LocatedDataset(
         name="idx",
         fingerprint=hashlib.sha256("\n".join(contents).encode()).hexdigest(),
-        load=partial(_load, paths, options.test_fraction, options.classes),
+        load=partial(_load, paths, array_form(options)),
         files=tuple(paths.values()),
     )
 
 
-def _load(paths: Mapping[str, Path], test_fraction: float, labels: Sequence[int] | None) -> RawData:
+def _load(paths: Mapping[str, Path], form: ArrayForm) -> RawData:
     arrays = {array: read_idx(path, available_bytes() // 2) for array, path in paths.items()}
     try:
-        return raw_data(arrays, labels, test_fraction)
+        return raw_data(arrays, form)
     except DataError as error:
         files = ", ".join(map(str, paths.values()))
         raise DataError(f"{files}: {error}") from None

@@ -17,6 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from initbench.components.target import TargetKind
 from initbench.data.array_cache import cached_data
 from initbench.data.dataset import DATASETS, Dataset, DataSource, LocatedDataset, RawData, image_size
 from initbench.data.download.checksums import folder_checksum
@@ -198,9 +199,18 @@ def read_images(
             tensors |= {f"x_{part}": x, f"y_{part}": torch.tensor([number for _, number in images])}
     if "x_test" not in tensors:
         x, y = tensors["x_train"], tensors["y_train"]
-        train, test = hold_out(y, test_fraction)
+        train, test = hold_out(y, test_fraction, TargetKind.CLASSES)
         tensors |= {"x_train": x[train], "y_train": y[train], "x_test": x[test], "y_test": y[test]}
-    return RawData(**tensors, classes=len(folder.classes))
+    return RawData(
+        x_train=tensors["x_train"],
+        y_train=tensors["y_train"],
+        x_test=tensors["x_test"],
+        y_test=tensors["y_test"],
+        x_val=tensors.get("x_val"),
+        y_val=tensors.get("y_val"),
+        classes=len(folder.classes),
+        class_names=folder.classes,
+    )
 
 
 def _open(path: Path) -> ImageFile:

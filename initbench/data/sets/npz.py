@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from initbench.components.target import TargetKind
 from initbench.data.dataset import (
     DATASETS,
-    DataOptions,
     Dataset,
     DataSource,
     LocatedDataset,
     RawData,
 )
 from initbench.data.download.checksums import checksum
-from initbench.data.user_arrays import raw_data
-from initbench.data.user_files import find_user_path
+from initbench.data.user_arrays import ArrayForm, array_form, raw_data
+from initbench.data.user_files import ArrayOptions, find_user_path
 from initbench.errors import DataError, InitbenchError
 from initbench.machine import require_memory
 
-_KEYS = ("x_train", "y_train", "x_test", "y_test")
+_PARTS = ("train", "test", "val")
 _ENCRYPTED = 1
 """Bit of a zip member's flags."""
 _CHUNK_BYTES = 1 << 20
@@ -39,19 +36,13 @@ _HEADERS = {
 """Header reader by format version; version 3 is only for arrays with named fields."""
 
 
-class NpzOptions(DataOptions):
+class NpzOptions(ArrayOptions):
     """Options of the user's own archive."""
 
     path: str = Field(min_length=1)
-    """Path of the .npz file (x_train, y_train, x_test, y_test).
+    """Path of the .npz file (x_train, y_train and optionally x_test, y_test, x_val, y_val).
 
     Relative to the config, the current folder or the data root; the first that contains it is used."""
-    targets: Literal["auto", "classes", "sequence", "dense", "real", "labels"] = "auto"
-    """Kind of y: class labels (N,), of positions (N, T) or pixels (N, H, W), real values, or labels.
-
-    `labels` are several labels of 0 and 1 for each sample, (N, D), or masks (N, H, W). `auto` takes integers
-    (N,) for classes, arrays of only 0 and 1 with more axes for labels, and floating-point numbers for real
-    values. Real values are not standardised."""
 
 
 def _locate(options: NpzOptions, source: DataSource) -> LocatedDataset:
@@ -59,21 +50,19 @@ def _locate(options: NpzOptions, source: DataSource) -> LocatedDataset:
     return LocatedDataset(
         name="npz",
         fingerprint=checksum(path, "sha256", recheck=source.recheck),
-        load=partial(read_npz, path, options.classes, options.targets),
+        load=partial(read_npz, path, array_form(options)),
         files=(path,),
     )
 
 
-def read_npz(path: Path, labels: Sequence[int] | None = None, targets: str = "auto") -> RawData:
+def read_npz(path: Path, form: ArrayForm) -> RawData:
     """Read the data set in the archive at `path`.
 
-    Features (N, D), grey images (N, H, W) or colour images (N, H, W, C), uint8 or float, or token ids (N, T)
-    for targets (N, T). `labels` are the classes selected by `data.classes`, or None for all; `targets` is the
-    kind of y, or `auto`. Raises DataError that says what was found and what was expected.
+    Raises DataError that says what was found and what was expected (`raw_data`).
     """
     arrays = _arrays(path)
     try:
-        return raw_data(arrays, labels, target=None if targets == "auto" else TargetKind(targets))
+        return raw_data(arrays, form)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
 
@@ -84,13 +73,17 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            missing = [key for key in _KEYS if key not in members]
+            present = [
+                part for part in _PARTS if part == "train" or {f"x_{part}", f"y_{part}"} & set(members)
+            ]
+            keys = [f"{axis}_{part}" for part in present for axis in "xy"]
+            missing = [key for key in keys if key not in members]
             if missing:
                 holds = ", ".join(members) or "nothing"
-                raise DataError(f"needs {', '.join(_KEYS)}; lacks {', '.join(missing)}, holds {holds}")
-            total = sum(members[key].file_size for key in _KEYS)
+                raise DataError(f"needs {', '.join(keys)}; lacks {', '.join(missing)}, holds {holds}")
+            total = sum(members[key].file_size for key in keys)
             require_memory(2 * total, f"the data set {path}", "use fewer samples or uint8 images")
-            return {key: read_member(archive, members[key], key) for key in _KEYS}
+            return {key: read_member(archive, members[key], key) for key in keys}
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     except InitbenchError:
@@ -129,9 +122,9 @@ DATASETS.add(
     Dataset(
         name="npz",
         aliases=("numpy",),
-        summary="Your own features, grey or colour images from one NumPy archive (.npz).",
+        summary="Your own features, images, masks or token ids from one NumPy archive (.npz).",
         source="the user",
-        formula="x_train, y_train (val_fraction of them for validation), x_test, y_test",
+        formula="x_train, y_train, x_test, y_test, x_val, y_val; or by test_fraction and val_fraction",
         options=NpzOptions,
         locate=_locate,
     )

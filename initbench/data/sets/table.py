@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from initbench.components.target import TargetKind
 from initbench.data.array_cache import cached_data
 from initbench.data.dataset import DATASETS, Dataset, DataSource, LocatedDataset, RawData
 from initbench.data.download.checksums import checksum
@@ -41,6 +42,11 @@ class TableOptions(HeldOutOptions):
     """Path of a file with test samples and the same columns; null to keep `test_fraction` of the rows."""
     target: str | None = Field(default=None, min_length=1)
     """Column to predict; null for the last one."""
+    target_kind: Literal["auto", "classes", "real"] = "auto"
+    """Kind of the target: `classes`, or `real` numbers for regression.
+
+    `auto` means `real` for numbers of which some are written with a fraction (or stored as floats), and
+    otherwise classes, which are numbered in the order of their values."""
     features: list[str] | None = Field(default=None, min_length=1)
     """Columns of the inputs; null for all but the target.
 
@@ -61,6 +67,8 @@ class TableColumns:
     features: tuple[str, ...]
     target: str
     categories: tuple[str, ...]
+    kind: str
+    """Kind of the target: auto, classes or real."""
 
     @property
     def all(self) -> list[str]:
@@ -89,6 +97,7 @@ def _locate(options: TableOptions, source: DataSource) -> LocatedDataset:
             options.target,
             None if options.features is None else tuple(options.features),
             tuple(options.categories),
+            options.target_kind,
             options.test_fraction,
         ),
         files=tuple(file.path for file in files),
@@ -107,15 +116,20 @@ def _load(
     target: str | None,
     features: tuple[str, ...] | None,
     categories: tuple[str, ...],
+    kind: str,
     test_fraction: float,
 ) -> RawData:
-    recipe = f"{_RECIPE} {fingerprint} {target!r} {features!r} {categories!r} test={test_fraction}"
-    columns = _columns(files[0], target, features, categories)
+    recipe = f"{_RECIPE} {fingerprint} {target!r} {features!r} {categories!r} {kind} test={test_fraction}"
+    columns = _columns(files[0], target, features, categories, kind)
     return cached_data(recipe, partial(read_tables, files, columns, test_fraction))
 
 
 def _columns(
-    file: TableFile, target: str | None, features: tuple[str, ...] | None, categories: tuple[str, ...]
+    file: TableFile,
+    target: str | None,
+    features: tuple[str, ...] | None,
+    categories: tuple[str, ...],
+    kind: str,
 ) -> TableColumns:
     """Return the columns to use; raise DataError if they contradict each other."""
     names = file.column_names()
@@ -127,7 +141,7 @@ def _columns(
         raise DataError(f"{file.path} has only the column {target!r}; at least one feature is needed")
     if unused := [name for name in categories if name not in (*features, target)]:
         raise DataError(f"{file.path}: data.categories lists {unused[0]!r}, which is not a feature")
-    return TableColumns(features, target, categories)
+    return TableColumns(features, target, categories, kind)
 
 
 def read_tables(files: Sequence[TableFile], columns: TableColumns, test_fraction: float) -> RawData:
@@ -149,12 +163,36 @@ def read_tables(files: Sequence[TableFile], columns: TableColumns, test_fraction
     purpose = f"the table {files[0].path} with {len(encoded):,} features"
     require_memory(4.0 * sum(rows) * len(encoded), purpose, "list fewer columns under data.features")
     x = torch.from_numpy(np.stack(encoded, axis=1))
-    y, classes = _encode_classes(columns.target, [table[-1] for table in tables], files)
+    targets = [table[-1] for table in tables]
+    names: tuple[str, ...] = ()
+    _check_types(columns.target, targets, files)
+    kind = _target_kind(columns.kind, targets, files)
+    if kind is TargetKind.CLASSES:
+        y, names = _encode_classes(targets, files)
+    else:
+        y = torch.from_numpy(np.concatenate([target.values for target in targets]).astype(np.float32))
     if len(files) == 1:
-        train, test = hold_out(y, test_fraction)
+        train, test = hold_out(y, test_fraction, kind)
     else:
         train, test = torch.split(torch.arange(sum(rows)), rows)
-    return RawData(x_train=x[train], y_train=y[train], x_test=x[test], y_test=y[test], classes=classes)
+    return RawData(
+        x_train=x[train],
+        y_train=y[train],
+        x_test=x[test],
+        y_test=y[test],
+        classes=len(names),
+        target=kind,
+        class_names=names or None,
+    )
+
+
+def _target_kind(stated: str, targets: Sequence[Column], files: Sequence[TableFile]) -> TargetKind:
+    """Return the kind of the target: the stated one, or for `auto` real values if it has fractions."""
+    if stated == "real" and targets[0].is_text:
+        name = targets[0].name
+        raise DataError(f"{files[0].path}: the target {name} has texts, so data.target_kind cannot be real")
+    is_real = stated == "real" or (stated == "auto" and not (targets[0].is_text or targets[0].is_integer))
+    return TargetKind.REAL if is_real else TargetKind.CLASSES
 
 
 def _encode_feature(
@@ -174,9 +212,9 @@ def _encode_feature(
     return [(codes == code).astype(np.float32) for code in range(len(values))]
 
 
-def _encode_classes(name: str, columns: Sequence[Column], files: Sequence[TableFile]) -> tuple[Tensor, int]:
-    """Return the class numbers (N,) of the target, and the number of classes, in the order of the values."""
-    _check_types(name, columns, files)
+def _encode_classes(columns: Sequence[Column], files: Sequence[TableFile]) -> tuple[Tensor, tuple[str, ...]]:
+    """Return the class numbers (N,) of the target, and the sorted names of the classes."""
+    name = columns[0].name
     codes, values = _codes(name, columns, files)
     if len(values) < 2:
         raise DataError(
@@ -188,7 +226,8 @@ def _encode_classes(name: str, columns: Sequence[Column], files: Sequence[TableF
             f"{files[0].path}: the target {name} has {len(single):,} of {len(values):,} classes with one row"
             f" ({single[0]}): each class needs at least two"
         )
-    return torch.from_numpy(codes), len(values)
+    names = [value.removesuffix(".0") for value in values] if columns[0].is_integer else values
+    return torch.from_numpy(codes), tuple(names)
 
 
 def _check_types(name: str, columns: Sequence[Column], files: Sequence[TableFile]) -> None:
