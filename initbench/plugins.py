@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import Distribution, EntryPoint, distributions, packages_distributions
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 from initbench.errors import UsageError, reporting_user_code
 from initbench.paths import expand_user
@@ -27,6 +27,8 @@ from initbench.paths import expand_user
 VARIABLE = "INITBENCH_PLUGINS"
 """Environment variable with the names or files of plug-ins, separated by commas."""
 GROUP_PREFIX = "initbench."
+LOSS_VARIABLE = "INITBENCH_LOSS"
+"""Environment variable with a loss function of the user, as `module:function`."""
 _MAIN_GUARD_ADVICE = "move its code under if __name__ == '__main__'"
 _imported: set[str] = set()
 """Plug-ins that are imported, or whose import has begun."""
@@ -74,6 +76,46 @@ def request_plugins(names: Iterable[str]) -> None:
 def requested_plugins() -> tuple[str, ...]:
     """Return the plug-ins that INITBENCH_PLUGINS names."""
     return tuple(filter(None, map(str.strip, os.environ.get(VARIABLE, "").split(","))))
+
+
+def request_loss(path: str) -> str:
+    """Register a function as a loss, also in child processes, and return its name.
+
+    Args:
+        path: `module:function`.
+    """
+    _, colon, name = path.rpartition(":")
+    if not colon or not name.isidentifier() or "/" in path or path.startswith(":"):
+        raise UsageError(f"--loss-from takes module:function, as in losses:dice; got {path!r}")
+    os.environ[LOSS_VARIABLE] = path
+    return name
+
+
+def requested_loss() -> str | None:
+    """Return the path of the user's loss function, or None."""
+    return os.environ.get(LOSS_VARIABLE) or None
+
+
+def import_function(path: str, option: str) -> FunctionType:
+    """Import a function that a module defines at its top level.
+
+    Args:
+        path: `module:function`; the module is installed or in the working directory.
+        option: Option of the command line that names it, for messages.
+
+    Raises:
+        UsageError: If there is no such function, or the import of its module fails.
+    """
+    module_name, _, name = path.rpartition(":")
+    _append_to_path(Path.cwd())
+    module = import_user_module(module_name, f"{option} {path}: {module_name} cannot be imported:")
+    function = getattr(module, name, None)
+    if function is None:
+        names = [key for key, value in vars(module).items() if isinstance(value, FunctionType)]
+        raise UsageError(f"{option} {path}: {module_name} has no function {name!r}{_hint(name, names)}")
+    if not isinstance(function, FunctionType) or function.__qualname__ != function.__name__:
+        raise UsageError(f"{option} {path}: {name} must be a function that a module defines by `def`")
+    return function
 
 
 def are_available() -> bool:

@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -93,6 +93,7 @@ class Registry(Generic[E]):
         absent: Names of well-known components that are not available; no similar name is suggested for them.
         group: Plural of the kind: plug-ins add entries by an entry point in `initbench.GROUP`. Empty for
             registries without plug-ins.
+        extend: Function that adds further entries, called once after the plug-ins.
     """
 
     def __init__(
@@ -103,8 +104,10 @@ class Registry(Generic[E]):
         first: str = "",
         absent: Iterable[str] = (),
         group: str = "",
+        extend: Callable[[], None] = lambda: None,
     ) -> None:
         self.kind = kind
+        self._extend = extend
         self.group = group
         self._package = package
         self._first = first
@@ -115,13 +118,18 @@ class Registry(Generic[E]):
         self._folded: dict[str, str] = {}
         self._origins: dict[str, tuple[str, int]] = {}
 
-    def add(self, entry: E) -> E:
+    def add(self, entry: E, origin: tuple[str, int] | None = None) -> E:
         """Register `entry`.
+
+        Args:
+            entry: The entry.
+            origin: Module and line of the code of the entry; by default the module whose import calls this
+                method.
 
         Raises:
             NameTakenError: If its name or an alias is taken.
         """
-        module, line = _registering_statement()
+        module, line = origin or _registering_statement()
         if not _is_built_in(module):
             self._import_package()  # so that an entry of a plug-in never takes the name of a built-in one
         names = (entry.name, *entry.aliases)
@@ -210,6 +218,7 @@ class Registry(Generic[E]):
             self._import_package()
             if self.group:
                 plugins.import_plugins(self.group)
+            self._extend()
         except BaseException:
             self._is_complete = False
             raise

@@ -28,6 +28,12 @@ def load_experiments(arguments: Sequence[str]) -> list[ExperimentConfig]:
     return load_all(files, overrides, ExperimentConfig)
 
 
+def with_own_loss(arguments: Sequence[str], loss: str | None) -> list[str]:
+    """Return the arguments with an override that names the loss of --loss-from, unless one names a loss."""
+    has_loss = any(argument.partition("=")[0] in ("train.loss", "train.loss.name") for argument in arguments)
+    return [*arguments] if loss is None or has_loss else [*arguments, f"train.loss={loss}"]
+
+
 def load_experiment(arguments: Sequence[str], defaults: Mapping[str, object], verb: str) -> ExperimentConfig:
     """Load the single config of a command; `defaults` apply to keys that no argument sets."""
     configs = load_with_defaults(arguments, defaults)

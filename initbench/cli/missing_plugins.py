@@ -40,6 +40,8 @@ def missing_plugins(error: InitbenchError, arguments: Sequence[str]) -> list[str
             origin = PluginOrigin(entry["module"], entry["distribution"], entry["version"])
             separator = ";" if origin.distribution is None else ","
             absence = f"{separator} {origin.absence}" if origin.absence else ""
+            if entry["kind"] == "loss" and absence and origin.distribution is None:
+                absence += f", or its function: --loss-from {origin.module}:{name}"
             lines[name] = f"{entry['kind']} {name!r} came from plug-in {origin}{absence}"
     return list(lines.values())
 

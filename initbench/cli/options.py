@@ -74,6 +74,25 @@ Plugins = Annotated[
     ),
 ]
 """Names that are requested before the other arguments are read, so that commands ignore the value."""
+
+
+def _request_loss(path: str | None) -> str | None:
+    from initbench import plugins
+
+    return None if path is None else plugins.request_loss(path)
+
+
+LossFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--loss-from",
+        metavar="MODULE:FUNCTION",
+        help="Your own loss: f(outputs, targets) that returns the mean loss of a batch (docs/own_data.md).",
+        callback=_request_loss,
+        is_eager=True,
+    ),
+]
+"""Name of the loss function, which becomes the default of `train.loss`."""
 Where = Annotated[
     list[str] | None,
     typer.Option(

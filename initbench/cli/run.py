@@ -10,8 +10,17 @@ import typer
 from initbench.analysis.load_runs import load_run_summaries
 from initbench.cli.batch import exit_with_failures, process_or_skip
 from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict, print_verdicts
-from initbench.cli.load_configs import load_experiments
-from initbench.cli.options import AllLayers, ConfigArguments, DataDir, Json, Plugins, RunsDir, runs_root
+from initbench.cli.load_configs import load_experiments, with_own_loss
+from initbench.cli.options import (
+    AllLayers,
+    ConfigArguments,
+    DataDir,
+    Json,
+    LossFrom,
+    Plugins,
+    RunsDir,
+    runs_root,
+)
 from initbench.cli.report_option import ReportFile, check_report_file, write_run_report
 from initbench.cli.sweep_options import MaxTime, parse_duration
 from initbench.cli.training_gates import (
@@ -69,6 +78,7 @@ def run(
     ] = False,
     all_layers: AllLayers = False,
     quiet: Quiet = False,
+    loss_from: LossFrom = None,
     _plugins: Plugins = None,
     json_output: Json = False,
 ) -> None:
@@ -84,7 +94,7 @@ def run(
 
     check_report_file(report, {"--print-config": print_config})
     limits = RunLimits(max_seconds=parse_duration(max_time), rerun=rerun)
-    configs = load_experiments(arguments)
+    configs = load_experiments(with_own_loss(arguments, loss_from))
     if print_config:
         _print_configs(configs)
         return

@@ -10,7 +10,8 @@ import typer
 
 from initbench.cli.compare import is_ascii
 from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict, print_verdicts
-from initbench.cli.options import DataDir, Json, Notes, Plugins, RunsDir, runs_root
+from initbench.cli.load_configs import with_own_loss
+from initbench.cli.options import DataDir, Json, LossFrom, Notes, Plugins, RunsDir, runs_root
 from initbench.cli.report_option import ReportFile, check_report_file, write_run_report
 from initbench.cli.sweep_options import (
     Arguments,
@@ -86,6 +87,7 @@ def sweep(
     offline: Offline = False,
     notes: Notes = False,
     quiet: Quiet = False,
+    loss_from: LossFrom = None,
     _plugins: Plugins = None,
     json_output: Json = False,
 ) -> None:
@@ -101,7 +103,7 @@ def sweep(
 
     check_report_file(report, {"--print-config": print_config, "--dry-run": dry_run})
     seconds = parse_duration(max_time)
-    sweep_config = _load_sweep(arguments, shard, skip_invalid=skip_invalid)
+    sweep_config = _load_sweep(with_own_loss(arguments, loss_from), shard, skip_invalid=skip_invalid)
     if print_config:
         _print_configs(sweep_config)
         return

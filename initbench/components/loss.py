@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from pydantic import Field
@@ -20,7 +20,9 @@ from torch.nn.functional import (
     mse_loss,
 )
 
+from initbench import plugins
 from initbench.components.target import TargetKind
+from initbench.errors import UsageError
 from initbench.registry import Options, Registry, RegistryEntry
 
 ALL_KINDS = frozenset(TargetKind)
@@ -109,7 +111,9 @@ def _bce(outputs: Tensor, targets: Tensor, reduction: str) -> Tensor:
 
 _ABSENT = ("hinge", "focal", "dice", "l1", "mae", "ctc", "triplet", "kl_div", "nll", "poisson")
 """Well-known losses that are not built in, for which no similar name is suggested."""
-LOSSES: Registry[Loss] = Registry("loss", absent=_ABSENT, group="losses")
+LOSSES: Registry[Loss] = Registry(
+    "loss", absent=_ABSENT, group="losses", extend=lambda: add_requested_loss(plugins.requested_loss())
+)
 
 LOSSES.add(
     Loss(
@@ -160,6 +164,38 @@ LOSSES.add(
         targets=frozenset({TargetKind.LABELS}),
     )
 )
+
+
+def add_requested_loss(path: str | None) -> None:
+    """Register the user's loss function `module:function` under its name, if there is one.
+
+    The function takes the outputs of a net and the targets of a batch, and returns a scalar, their mean loss.
+
+    Raises:
+        UsageError: If it cannot be imported.
+        NameTakenError: If its name is that of another loss.
+    """
+    if path is None:
+        return
+    function = plugins.import_function(path, "--loss-from")
+    origin = function.__module__, function.__code__.co_firstlineno
+    LOSSES.add(
+        Loss(
+            name=function.__name__,
+            summary=f"The function {path} of the user.",
+            source="the user",
+            mean=partial(_user_loss, function),
+        ),
+        origin,
+    )
+
+
+def _user_loss(function: Callable[..., Any], outputs: Tensor, targets: Tensor, _options: Any) -> Tensor:
+    loss = function(outputs, targets)
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        what = f"a tensor {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise UsageError(f"train.loss={function.__name__} must return one number, a tensor (); found {what}")
+    return loss.reshape(())
 
 
 def fitting_losses(kind: TargetKind) -> list[str]:

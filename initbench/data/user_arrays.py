@@ -183,8 +183,13 @@ def _check_together(part: str, x_train: Tensor, x: Tensor, y: Tensor) -> None:
 
 def _labels_advice(array: NDArray[Any]) -> str:
     """Return advice for labels that are not integers (N,), to append to a message; empty if there is none."""
-    if array.ndim == 2:
-        return ": save y.ravel()" if array.shape[1] == 1 else ": if a row is one-hot, save y.argmax(axis=1)"
+    if array.ndim == 2 and array.shape[1] == 1:
+        return ": save y.ravel()"
+    if array.ndim == 2 and array.dtype.kind in "biuf":
+        kind = "labels" if bool(((array == 0) | (array == 1)).all()) else "real"
+        kind = "sequence" if kind == "real" and array.dtype.kind in "iu" else kind
+        one_hot = "if a row is one-hot, save y.argmax(axis=1); " if kind == "labels" else ""
+        return f": {one_hot}for targets (N, D), set data.target_kind={kind}"
     if array.dtype.kind in "US":
         return ": number the classes, as numpy.unique(y, return_inverse=True)[1] does"
     is_float = array.dtype.kind == "f" and array.ndim == 1
