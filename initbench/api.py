@@ -1,6 +1,7 @@
 """Python functions that do what the commands of the same names do, and return objects instead of printing.
 
-`probe` and `lint` examine a module; `run` trains an experiment; `load_runs` and `compare` read stored runs.
+`probe` and `lint` examine a module; `run` and `sweep` train experiments; `load_runs` and `compare` read
+stored runs.
 `print` shows a result as its command does, and notebooks show it as HTML.
 """
 
@@ -11,6 +12,7 @@ import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from io import StringIO
@@ -35,6 +37,7 @@ from initbench.diagnostics.lint_report import LintReport, lint_nets
 from initbench.diagnostics.net_source import ModuleNets
 from initbench.diagnostics.survey import Survey, survey
 from initbench.errors import MissingExtraError, RunFailedError, UsageError
+from initbench.export.export_runs import read_columns
 from initbench.linting.rule import LintFinding
 from initbench.models.init_weights import init_options
 from initbench.probing.finding import Finding
@@ -50,6 +53,8 @@ from initbench.render.probe_tables import print_survey
 from initbench.render.progress import LiveProgress
 from initbench.render.run_documents import compare_document, runs_document
 from initbench.render.run_tables import print_experiment
+from initbench.render.sweep_progress import SweepDisplay
+from initbench.render.sweep_tables import print_result, sweep_document
 from initbench.render.text import DASH, plural
 from initbench.report.build import build_page
 from initbench.report.figure import ReportFigure, to_svg
@@ -64,6 +69,8 @@ from initbench.runner.plan import RunContext
 from initbench.runner.runner import Runner
 from initbench.store.files import write_output
 from initbench.store.store import Store, StoredRun, group_by_experiment
+from initbench.study.load import load_sweep
+from initbench.study.run_study import SweepResult, load_stored_study, run_study
 
 Batch = Tensor | tuple[Any, ...] | Mapping[str, Any]
 _WIDTH = 160
@@ -262,6 +269,21 @@ class Runs(_Printable, Sequence[RunSummary]):
         """Return the records as a `pandas.DataFrame`; raises ImportError if pandas is not installed."""
         return _data_frame(self.to_records(target))
 
+    def to_frame(self, table: str = "runs", target: float | None = None) -> Any:
+        """Return a tidy table as a data frame of polars, or of pandas if polars is not installed.
+
+        Args:
+            table: "runs" (one row per run), "curves" (per run and evaluation), "layers" (per run, probe and
+                layer) or "histograms" (per bin); docs/export.md lists the columns. Unfinished runs are left
+                out.
+            target: Validation accuracy of metrics such as `steps_to_target`.
+
+        Raises:
+            MissingExtraError: If neither polars nor pandas is installed.
+            UsageError: If there is no such table.
+        """
+        return _tidy_frame(read_columns(self.store, self.summaries, table, target))
+
     def figure(self, kind: str, *, step: int | None = None) -> ReportFigure:
         """Return a figure of the runs, one row for each experiment; see `RunComparison.figure`."""
         return compare(self).figure(kind, step=step)
@@ -366,6 +388,53 @@ class _StoredRuns:
         return self.stores[run_id].read_if_there(run_id) if run_id in self.stores else None
 
 
+@dataclass(frozen=True, repr=False)
+class SweepRuns(_Printable):
+    """Points of a sweep with their runs, tuning included; `print` renders them like `initbench sweep`."""
+
+    result: SweepResult
+
+    @property
+    def runs(self) -> Runs:
+        """Stored runs of the points, without tuning runs."""
+        result = self.result
+        summaries = [run for point in result.variants for run in result.runs(point)]
+        return Runs(result.store, tuple(summaries))
+
+    @property
+    def comparison(self) -> RunComparison:
+        """Comparison of the points, one row for each."""
+        stores = dict.fromkeys(self.runs.run_ids, self.result.store)
+        return RunComparison(self.result.tables, stores=stores)
+
+    def as_data(self) -> dict[str, Any]:
+        """Return the document that `initbench sweep --json` prints."""
+        return sweep_document(self.result, View(), {"shard": None, "dry_run": False})
+
+    def to_frame(self, table: str = "runs", target: float | None = None) -> Any:
+        """Return a tidy table of the runs as a data frame; see `Runs.to_frame`."""
+        return self.runs.to_frame(table, target)
+
+    def figure(self, kind: str, *, step: int | None = None) -> ReportFigure:
+        """Return a figure with one row for each point; see `RunComparison.figure`."""
+        return self.comparison.figure(kind, step=step)
+
+    def report(self, path: str | Path) -> None:
+        """Write the HTML page of the points; see `RunComparison.report`."""
+        self.comparison.report(path)
+
+    def _print(self, console: Console) -> None:
+        print_result(console, self.result, View())
+
+    def _summary(self) -> str:
+        points, runs = len(self.result.variants), len(self.runs)
+        return f"SweepRuns of {self.result.study.name}: {plural(points, 'point')}, {plural(runs, 'run')}"
+
+    def _repr_html_(self) -> str:
+        """Return the comparison of the points for notebooks."""
+        return self.comparison._repr_html_()
+
+
 def _convergence_html(tables: Sequence[Table], view: View) -> str:
     """Return the first figure of convergence as SVG; empty without evaluations or without the extra."""
     report = load_report_runs(NoLayers(), analyse(tables, view))
@@ -414,16 +483,70 @@ def run(
         RunFailedError: If the training of a seed raised an error; its run is stored as failed.
     """
     experiment = load_experiment(config, overrides)
-    store = Store(Path(runs_dir))
-    root = data_dir if data_dir is not None else os.environ.get("INITBENCH_DATA")
-    source = DataSource(root=data_root(Path(root) if root else None), offline=offline, notify=_warn)
-    context = RunContext(store=store, source=source, device=resolve_device(device), workers=workers)
+    context = _run_context(runs_dir, data_dir, device, workers, offline=offline)
     display = LiveProgress(quiet=quiet)
     with Runner(context, display, RunLimits(rerun=rerun)) as runner, display.showing():
         (outcome,) = runner.run([experiment])
     if outcome.errors:
         raise RunFailedError("\n".join(outcome.errors))
-    return Runs(store, tuple(load_run_summaries(store, outcome.run_ids)))
+    return Runs(context.store, tuple(load_run_summaries(context.store, outcome.run_ids)))
+
+
+def sweep(
+    config: str | Path | Mapping[str, Any] | ExperimentConfig,
+    axes: Mapping[str, Sequence[Any]] | None = None,
+    *,
+    runs_dir: str | Path = "runs",
+    data_dir: str | Path | None = None,
+    device: str = "auto",
+    workers: int | None = 1,
+    offline: bool = False,
+    rerun: bool = False,
+    skip_invalid: bool = False,
+    quiet: bool = True,
+    **overrides: Any,
+) -> SweepRuns:
+    """Train the missing runs of a sweep, store every run, and return the points with their runs.
+
+    Runs are the same, under the same ids, as those of the command `initbench sweep`.
+
+    Args:
+        config: A file of a sweep or of an experiment, the name of a shipped one, a mapping with the keys of a
+            file, or a loaded experiment.
+        axes: Values of config keys, as in `{"init.scheme": ["lsuv", "orthogonal"], "model.depth": [5, 50]}`.
+            Every combination is a point. A sweep may have axes of its own.
+        runs_dir: As for `run`.
+        data_dir: As for `run`.
+        device: As for `run`.
+        workers: As for `run`.
+        offline: As for `run`.
+        rerun: As for `run`.
+        skip_invalid: Whether to skip points that cannot be built, as long as others remain.
+        quiet: As for `run`.
+        **overrides: Values of config keys for all points, as for `run`.
+
+    Raises:
+        ConfigError: If the config, an axis or an override is invalid.
+        DataError: If the data are not available.
+        RunFailedError: If a training raised an error; its run is stored as failed.
+    """
+    words = [f"{key}={','.join(map(json.dumps, values))}" for key, values in (axes or {}).items()]
+    if isinstance(config, ExperimentConfig):
+        config = config.resolved()
+    source = config if isinstance(config, Mapping) else _checked_path(config)
+    study = load_sweep(source, [*words, *_override_words(overrides)], skip_invalid=skip_invalid)
+    context = _run_context(runs_dir, data_dir, device, workers, offline=offline)
+    limits = RunLimits(rerun=rerun, keep_failed=True)
+    display = SweepDisplay(study.name, quiet=quiet)
+    stored = load_stored_study(study, context)
+    with (
+        display.showing(stored.total, stored.total - stored.count_to_train(limits)),
+        Runner(context, display, limits) as runner,
+    ):
+        result = run_study(study, context, runner.run)
+    if result.failures:
+        raise RunFailedError("\n".join(result.failures))
+    return SweepRuns(result)
 
 
 def load_runs(*patterns: str, runs_dir: str | Path = "runs", where: Sequence[str] = ()) -> Runs:
@@ -488,15 +611,38 @@ def load_experiment(config: object, overrides: Mapping[str, Any]) -> ExperimentC
         ConfigError: If the config or an override is invalid; the error lists all issues.
         UsageError: If `config` is of another type than `run` accepts.
     """
-    words = [f"{key.replace('__', '.')}={json.dumps(value)}" for key, value in overrides.items()]
+    words = _override_words(overrides)
     if isinstance(config, ExperimentConfig):
         return with_overrides(config, words)
     if isinstance(config, Mapping):
         return load_mapping(config, words, ExperimentConfig)
+    return load_config(_checked_path(config), words, ExperimentConfig)
+
+
+def _override_words(overrides: Mapping[str, Any]) -> list[str]:
+    return [f"{key.replace('__', '.')}={json.dumps(value)}" for key, value in overrides.items()]
+
+
+def _checked_path(config: object) -> str:
     if not isinstance(config, str | Path):
         kind = type(config).__name__
         raise UsageError(f"the config must be a path, a name, a mapping or an ExperimentConfig, not a {kind}")
-    return load_config(config, words, ExperimentConfig)
+    return str(config)
+
+
+def _run_context(
+    runs_dir: str | Path,
+    data_dir: str | Path | None,
+    device: str,
+    workers: int | None,
+    *,
+    offline: bool,
+) -> RunContext:
+    root = data_dir if data_dir is not None else os.environ.get("INITBENCH_DATA")
+    source = DataSource(root=data_root(Path(root) if root else None), offline=offline, notify=_warn)
+    return RunContext(
+        store=Store(Path(runs_dir)), source=source, device=resolve_device(device), workers=workers
+    )
 
 
 def _warn(message: str) -> None:
@@ -507,6 +653,14 @@ def _warn(message: str) -> None:
 def _data_frame(records: Sequence[Mapping[str, Any]]) -> Any:
     pandas: Any = import_module("pandas")  # optional, and without type stubs
     return pandas.DataFrame.from_records(list(records))
+
+
+def _tidy_frame(columns: Mapping[str, list[Any]]) -> Any:
+    """Return a data frame of polars, or of pandas if polars is not installed."""
+    for name in ("polars", "pandas"):
+        with suppress(ModuleNotFoundError):
+            return import_module(name).DataFrame(dict(columns))
+    raise MissingExtraError("data frames", "frame")
 
 
 def _cell_text(value: Any) -> str:
