@@ -206,7 +206,7 @@ def test_a_sweep_trains_only_what_is_missing(swept: SweepRuns) -> None:
     assert {run.run_id: run.created for run in again.runs if run.run_id in before} == before
     rows = {row.label for table in again.comparison.tables for row in table.rows}
     assert rows == {point.label for point in again.result.variants}
-    assert "depth=4" in str(again)
+    assert "kaiming_normal_depth4" in str(again)
     assert repr(again) == "<SweepRuns of tiny: 6 points, 12 runs>"
     assert "kaiming_normal" in _html_text(again)
 
