@@ -20,7 +20,7 @@ from initbench.components.target import TargetKind
 from initbench.data.array_cache import cached_data
 from initbench.data.dataset import DATASETS, Dataset, DataSource, LocatedDataset, RawData
 from initbench.data.download.checksums import checksum
-from initbench.data.table_file import SUFFIXES, TypedColumn, TableReader
+from initbench.data.table_file import SUFFIXES, TableReader, TypedColumn
 from initbench.data.user_arrays import hold_out
 from initbench.data.user_files import HeldOutOptions, find_user_path
 from initbench.errors import DataError
