@@ -11,10 +11,10 @@ import pytest
 from torch import nn
 
 import initbench
-from initbench.api import Runs, SweepRuns
 from initbench.cli.main import run_command
 from initbench.errors import ConfigError, MissingExtraError, RunFailedError, UsageError
 from initbench.render.html import html_table, preformatted_html
+from initbench.results import Runs, SweepRuns
 
 CONFIG = {
     "kind": "experiment",
