@@ -46,8 +46,8 @@ Editors complete and validate a config that begins with this line
 
 _NOTES = {
     "npz": """\
-The archive holds arrays, as `numpy.savez(FILE, x_train=…, y_train=…)` writes them; `x_test`, `y_test`, `x_val`
-and `y_val` are optional. All parts have samples of one shape and type:
+The archive holds arrays, as `numpy.savez(FILE, x_train=…, y_train=…)` writes them; `x_test`, `y_test`,
+`x_val` and `y_val` are optional. All parts have samples of one shape and type:
 
 | `x_…` | type |
 | --- | --- |
@@ -56,8 +56,8 @@ scaled to [0, 1], or any float, which must be finite in float32 |
 | (N, T) token ids below `vocabulary` | any integer |
 
 `target_kind` lists the shapes of `y_…`. For classes, probable mistakes are rejected with advice: labels that
-are floats, negative, one-hot, from 1 or with gaps (unless `classes` chooses some), a single class, about as many
-classes as samples, inputs that are all alike, images with their channels first, and integers other than
+are floats, negative, one-hot, from 1 or with gaps (unless `classes` chooses some), a single class, about as
+many classes as samples, inputs that are all alike, images with their channels first, and integers other than
 `uint8`. [docs/own_data.md](own_data.md) shows an example of each of your own data sets.""",
     "images": "[docs/own_data.md](own_data.md) shows the layouts of folders.",
     "table": "[docs/own_data.md](own_data.md) shows which columns become features.",

@@ -26,7 +26,7 @@ _MAX_NUMBER = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
-class Column:
+class TypedColumn:
     """The values of one column."""
 
     name: str
@@ -42,7 +42,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class TableFile:
+class TableReader:
     """A file with named columns."""
 
     path: Path
@@ -65,7 +65,7 @@ class TableFile:
             raise DataError(f"{self._location(1)}: {problem}; the first line must name the columns")
         return list(names)
 
-    def read(self, names: Sequence[str], texts: Sequence[str] = ()) -> list[Column]:
+    def read(self, names: Sequence[str], texts: Sequence[str] = ()) -> list[TypedColumn]:
         """Read columns.
 
         A column of numbers is one whose first value is a number.
@@ -91,7 +91,7 @@ class TableFile:
 
     def _read_text(
         self, all_names: Sequence[str], names: Sequence[str], texts: Sequence[str]
-    ) -> list[Column]:
+    ) -> list[TypedColumn]:
         positions = [all_names.index(name) for name in names]
         are_texts = [name in texts for name in names]
         parts: list[list[NDArray[Any]]] = [[] for _ in names]
@@ -113,7 +113,7 @@ class TableFile:
                     raise DataError(f"{location}: {names[index]}: {problem}")
                 are_integers[index] &= all(cell.strip().lstrip("+-").isdecimal() for cell in cells)
         return [
-            Column(name, np.concatenate(part) if part else np.empty(0), is_integer and not is_text)
+            TypedColumn(name, np.concatenate(part) if part else np.empty(0), is_integer and not is_text)
             for name, part, is_text, is_integer in zip(names, parts, are_texts, are_integers, strict=True)
         ]
 
@@ -168,7 +168,7 @@ class TableFile:
                 line, column = (line + 1, 1) if character == "\n" else (line, column + 1)
         return f"{self.path}:{line}:{column}"
 
-    def _read_parquet(self, names: Sequence[str], texts: Sequence[str]) -> list[Column]:
+    def _read_parquet(self, names: Sequence[str], texts: Sequence[str]) -> list[TypedColumn]:
         file = self._open_parquet()
         try:
             table = file.read(columns=list(names))
@@ -176,7 +176,7 @@ class TableFile:
             raise DataError(f"{self.path} cannot be read as Parquet: {_first_line(error)}") from error
         return [self._parquet_column(name, table.column(name), name in texts) for name in names]
 
-    def _parquet_column(self, name: str, column: Any, is_text: bool) -> Column:
+    def _parquet_column(self, name: str, column: Any, is_text: bool) -> TypedColumn:
         types = import_optional("pyarrow.types", "Parquet files", "table")
         kind = column.type
         if types.is_dictionary(kind):
@@ -193,13 +193,13 @@ class TableFile:
         if is_text or not is_number:
             cells = np.empty(len(values), dtype=object)
             cells[:] = [str(value) for value in values]
-            return Column(name, cells)
+            return TypedColumn(name, cells)
         numbers = np.array(values, dtype=np.float64)
         invalid = np.nonzero(~(np.abs(numbers) <= _MAX_NUMBER))[0]
         if len(invalid):
             row = int(invalid[0])
             raise DataError(f"{self.path}: row {row + 1:,}: {name}: {_value_problem(str(values[row]))}")
-        return Column(name, numbers, is_integer)
+        return TypedColumn(name, numbers, is_integer)
 
     def _open_parquet(self) -> Any:
         parquet = import_optional("pyarrow.parquet", "Parquet files", "table")

@@ -34,7 +34,7 @@ _CHANNELS = (1, 3, 4)
 
 @dataclass(frozen=True)
 class ArrayForm:
-    """What the user states about arrays."""
+    """Kind and sizes of arrays, as the user states them."""
 
     target: TargetKind = TargetKind.CLASSES
     """Kind of the targets."""

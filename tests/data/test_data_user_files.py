@@ -287,7 +287,7 @@ def write_table(path: Path, rows: list[tuple] = ROWS, names: str = NAMES, **styl
 
 @pytest.fixture
 def files(tmp_path) -> dict[str, Path]:
-    """The same table in every format."""
+    """Files with the same table, one in each format."""
     columns = [list(values) for values in zip(*ROWS, strict=True)]
     pyarrow.parquet.write_table(pyarrow.table(columns, NAMES.split(",")), tmp_path / "a.parquet")
     return {

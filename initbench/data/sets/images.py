@@ -110,8 +110,8 @@ def list_images(root: Path) -> ImageFolder:
 
 def _class_names(names: Sequence[str], root: Path) -> tuple[str, ...]:
     if len(names) < 2:
-        found = f"has the subfolder {names[0]} only" if names else "has no subfolders"
-        raise DataError(f"{root} {found}: expected one subfolder of images per class, at least two")
+        content = f"has the subfolder {names[0]} only" if names else "has no subfolders"
+        raise DataError(f"{root} {content}: expected one subfolder of images per class, at least two")
     is_numbered = all(name.isdecimal() for name in names)
     return tuple(sorted(names, key=(lambda name: (int(name), name)) if is_numbered else None))
 

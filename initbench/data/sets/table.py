@@ -20,7 +20,7 @@ from initbench.components.target import TargetKind
 from initbench.data.array_cache import cached_data
 from initbench.data.dataset import DATASETS, Dataset, DataSource, LocatedDataset, RawData
 from initbench.data.download.checksums import checksum
-from initbench.data.table_file import SUFFIXES, Column, TableFile
+from initbench.data.table_file import SUFFIXES, TableReader, TypedColumn
 from initbench.data.user_arrays import hold_out
 from initbench.data.user_files import HeldOutOptions, find_user_path
 from initbench.errors import DataError
@@ -41,7 +41,7 @@ class TableOptions(HeldOutOptions):
     test_path: str | None = Field(default=None, min_length=1)
     """Path of a file with test samples and the same columns; null to keep `test_fraction` of the rows."""
     target: str | None = Field(default=None, min_length=1)
-    """Column to predict; null for the last one."""
+    """TypedColumn to predict; null for the last one."""
     target_kind: Literal["auto", "classes", "real"] = "auto"
     """Kind of the target: `classes`, or `real` numbers for regression.
 
@@ -61,7 +61,7 @@ class TableOptions(HeldOutOptions):
 
 
 @dataclass(frozen=True)
-class TableColumns:
+class ColumnRoles:
     """Names of the columns that a data set uses."""
 
     features: tuple[str, ...]
@@ -104,15 +104,15 @@ def _locate(options: TableOptions, source: DataSource) -> LocatedDataset:
     )
 
 
-def _table_file(path: Path) -> TableFile:
+def _table_file(path: Path) -> TableReader:
     if path.suffix.lower() not in SUFFIXES:
         raise DataError(f"{path} is not a table: its name must end in {', '.join(SUFFIXES)}")
-    return TableFile(path)
+    return TableReader(path)
 
 
 def _load(
     fingerprint: str,
-    files: Sequence[TableFile],
+    files: Sequence[TableReader],
     target: str | None,
     features: tuple[str, ...] | None,
     categories: tuple[str, ...],
@@ -125,12 +125,12 @@ def _load(
 
 
 def _columns(
-    file: TableFile,
+    file: TableReader,
     target: str | None,
     features: tuple[str, ...] | None,
     categories: tuple[str, ...],
     kind: str,
-) -> TableColumns:
+) -> ColumnRoles:
     """Return the columns to use; raise DataError if they contradict each other."""
     names = file.column_names()
     target = names[-1] if target is None else target
@@ -141,10 +141,10 @@ def _columns(
         raise DataError(f"{file.path} has only the column {target!r}; at least one feature is needed")
     if unused := [name for name in categories if name not in (*features, target)]:
         raise DataError(f"{file.path}: data.categories lists {unused[0]!r}, which is not a feature")
-    return TableColumns(features, target, categories, kind)
+    return ColumnRoles(features, target, categories, kind)
 
 
-def read_tables(files: Sequence[TableFile], columns: TableColumns, test_fraction: float) -> RawData:
+def read_tables(files: Sequence[TableReader], columns: ColumnRoles, test_fraction: float) -> RawData:
     """Read one file, or one of training and one of test samples.
 
     Args:
@@ -186,7 +186,7 @@ def read_tables(files: Sequence[TableFile], columns: TableColumns, test_fraction
     )
 
 
-def _target_kind(stated: str, targets: Sequence[Column], files: Sequence[TableFile]) -> TargetKind:
+def _target_kind(stated: str, targets: Sequence[TypedColumn], files: Sequence[TableReader]) -> TargetKind:
     """Return the kind of the target: the stated one, or for `auto` real values if it has fractions."""
     if stated == "real" and targets[0].is_text:
         name = targets[0].name
@@ -196,7 +196,7 @@ def _target_kind(stated: str, targets: Sequence[Column], files: Sequence[TableFi
 
 
 def _encode_feature(
-    name: str, columns: Sequence[Column], files: Sequence[TableFile]
+    name: str, columns: Sequence[TypedColumn], files: Sequence[TableReader]
 ) -> list[NDArray[np.float32]]:
     """Return the features (N,) of one column of all files, N rows: itself, or one per category."""
     _check_types(name, columns, files)
@@ -212,7 +212,9 @@ def _encode_feature(
     return [(codes == code).astype(np.float32) for code in range(len(values))]
 
 
-def _encode_classes(columns: Sequence[Column], files: Sequence[TableFile]) -> tuple[Tensor, tuple[str, ...]]:
+def _encode_classes(
+    columns: Sequence[TypedColumn], files: Sequence[TableReader]
+) -> tuple[Tensor, tuple[str, ...]]:
     """Return the class numbers (N,) of the target, and the sorted names of the classes."""
     name = columns[0].name
     codes, values = _codes(name, columns, files)
@@ -230,7 +232,7 @@ def _encode_classes(columns: Sequence[Column], files: Sequence[TableFile]) -> tu
     return torch.from_numpy(codes), tuple(names)
 
 
-def _check_types(name: str, columns: Sequence[Column], files: Sequence[TableFile]) -> None:
+def _check_types(name: str, columns: Sequence[TypedColumn], files: Sequence[TableReader]) -> None:
     if len({column.is_text for column in columns}) > 1:
         kinds = [
             f"{'texts' if column.is_text else 'numbers'} in {file.path}"
@@ -240,7 +242,7 @@ def _check_types(name: str, columns: Sequence[Column], files: Sequence[TableFile
 
 
 def _codes(
-    name: str, columns: Sequence[Column], files: Sequence[TableFile]
+    name: str, columns: Sequence[TypedColumn], files: Sequence[TableReader]
 ) -> tuple[NDArray[np.int64], list[str]]:
     """Return the index of each value (N,) among the sorted values of the first file, and these values."""
     values, codes = np.unique(columns[0].values, return_inverse=True)

@@ -145,17 +145,11 @@ def _token_ids(path: Path, dtype: str, vocabulary: int | None) -> NDArray[Any]:
         tokens: NDArray[Any] = np.fromfile(path, np.dtype(dtype).newbyteorder("<"))
     else:
         try:
-            tokens = np.load(path, allow_pickle=False)
+            tokens = np.asarray(np.load(path, allow_pickle=False))
         except (OSError, ValueError, EOFError) as error:
             raise DataError(f"{path} is not an array in NumPy's format: {error}") from None
-    if (
-        not isinstance(tokens, np.ndarray)
-        or tokens.dtype.kind not in "iu"
-        or tokens.ndim != 1
-        or not tokens.size
-    ):
-        found = f"{tokens.dtype} {tokens.shape}" if isinstance(tokens, np.ndarray) else "an archive"
-        raise DataError(f"{path} must contain integers (L,), found {found}")
+    if tokens.dtype.kind not in "iu" or tokens.ndim != 1 or not tokens.size:
+        raise DataError(f"{path} must contain integers (L,), found {tokens.dtype} {tokens.shape}")
     low, high = int(tokens.min()), int(tokens.max())
     most = vocabulary or MAX_COUNT
     if low < 0 or high >= most:
