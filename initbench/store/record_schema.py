@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from initbench.store.scores import MAIN_SCORES
 from initbench.store.strict_json import parse_number_or_none
 
 Check = Callable[[Any, str], Iterator[str]]
@@ -202,6 +203,13 @@ def _is_component(value: Any, path: str) -> Iterator[str]:
         yield from is_mapping(name=is_text)(value, path)
 
 
+def _has_test_scores(value: Any, path: str) -> Iterator[str]:
+    """Check that the final values have the main score of the test split if they have that of validation."""
+    for name in MAIN_SCORES:
+        if f"val_{name}" in value and f"test_{name}" not in value:
+            yield f"{path}.test_{name} is missing"
+
+
 _PRETRAINED_LAYER = is_mapping(layer=is_integer, loss_start=is_number, loss_end=is_number)
 _PRETRAINING = is_mapping(
     layers=is_list(_PRETRAINED_LAYER), seconds=is_finite, samples=is_natural, steps=is_natural
@@ -266,7 +274,7 @@ _RECORD = is_mapping(
     dataset_requested=is_text,
     device=is_text,
     config=is_config,
-    final=nullable(is_table(is_number)),
+    final=nullable(satisfies_both(is_table(is_number), _has_test_scores)),
     diverged=nullable(is_mapping(step=is_natural, layer=nullable(is_integer))),
     diagnosis=nullable(is_list(is_mapping(code=is_text, message=is_text))),
 )
