@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from initbench.cli.compare import Baseline, By, Confidence, Target, resolve_keys
-from initbench.cli.options import RunPatterns, RunsDir, Where, runs_root
-from initbench.cli.report_option import check_report_file, command_line, save_page
-from initbench.store.store import Store
+from initbench.cli.compare import Baseline, By, Confidence, Target
+from initbench.cli.options import RunPatterns, RunsDir, Where
+from initbench.cli.report_option import check_report_file, command_line, save_page, select_report_runs
 
 Output = Annotated[
     Path, typer.Option("-o", "--output", metavar="FILE", help="HTML file to write; it is replaced.")
@@ -36,17 +35,13 @@ def report(
     The page is a single file that needs no network, and the same runs give the same bytes. docs/report.md
     explains it.
     """
-    from initbench.analysis.selection import Selection
     from initbench.render.compare.display_options import View
     from initbench.report.build import build_page
     from initbench.report.drawing import PictureDrawer
-    from initbench.report.report_runs import compare_for_report
 
     check_report_file(output)
-    selection = Selection(Store(runs_root(runs_dir)), patterns or [], where or [])
     view = View(baseline=baseline, confidence=confidence)
-    keys = resolve_keys(by, selection.runs)
-    report_runs = compare_for_report(selection.store, selection.runs, view, by=keys, target=target)
+    report_runs = select_report_runs(patterns, where, runs_dir, view, by=by, target=target)
     with PictureDrawer() as drawer:
         page = build_page(report_runs, command=command_line(), title=title, drawer=drawer)
         save_page(output, page, drawer)
