@@ -128,7 +128,9 @@ def build_page(
     command: str | None = None,
     gates: GateOutcome | None = None,
     title: str | None = None,
+    failures: Sequence[str] = (),
     leading: Sequence[ReportSection] = (),
+    trailing: Sequence[ReportSection] = (),
     drawer: PictureDrawer | None = None,
 ) -> ReportPage:
     """Return the page of stored runs.
@@ -138,7 +140,9 @@ def build_page(
         command: The command that makes the page again; None if Python code made it.
         gates: Results of the gates of the command, if it has any.
         title: Heading; named after the rows if None.
+        failures: Lines on what made the command fail, apart from gates.
         leading: Sections before the verdict.
+        trailing: Sections after the figures.
         drawer: Starts to draw each figure when it is built; pass it to `render_page`, too.
 
     Raises:
@@ -147,12 +151,13 @@ def build_page(
     figures = _figures_by_section(report, drawer)
     sections = [
         *leading,
-        verdict_section(report, gates),
+        verdict_section(report, gates, failures),
         *(
             ReportSection(section.key, section.title, figures=figures[section.key])
             for section in FIGURE_SECTIONS
             if section.key in figures
         ),
+        *trailing,
         details_section(report),
         runs_section(report),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from initbench.analysis.metrics import METRICS
@@ -18,8 +19,10 @@ MAX_EXPLANATIONS = 8
 _METRICS = ("test_accuracy", "best_val_accuracy", "steps_to_target")
 
 
-def verdict_section(report: ReportRuns, gates: GateOutcome | None = None) -> ReportSection:
-    """Return the section with the gates and one line for each row."""
+def verdict_section(
+    report: ReportRuns, gates: GateOutcome | None = None, failures: Sequence[str] = ()
+) -> ReportSection:
+    """Return the section with everything that failed, the gates, and one line for each row."""
     rows = [
         [
             row.name,
@@ -35,7 +38,10 @@ def verdict_section(report: ReportRuns, gates: GateOutcome | None = None) -> Rep
     return ReportSection(
         "verdict",
         "Verdict",
-        paragraphs=gate_paragraphs(gates) if gates else [],
+        paragraphs=[
+            *(f"The command failed: {one_line(line)}." for line in failures),
+            *(gate_paragraphs(gates) if gates else []),
+        ],
         folds=findings[:MAX_EXPLANATIONS],
         tables=[
             *(gate_tables(gates) if gates else []),
