@@ -29,7 +29,7 @@ PAGES = ("README.md", "docs/tutorial.md", "docs/lessons.md")
 MAX_BYTES = {"README.md": 200_000, "docs/tutorial.md": 120_000, "docs/lessons.md": 60_000}
 """Largest size of a picture of each page."""
 MAX_SCREENSHOT_BYTES = 300_000
-SCREENSHOT_SIZE = (1000, 1120)
+SCREENSHOT_SIZE = (1160, 1240)
 """Width and height of a screenshot in pixels of the page."""
 SCREENSHOT = "report"
 """First argument of the marker of a screenshot."""

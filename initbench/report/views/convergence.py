@@ -15,22 +15,23 @@ from initbench.report.parameters import BASELINE, HIDDEN, HIDE_ROWS, relative_to
 from initbench.report.report_runs import ReportRow, ReportRuns
 from initbench.report.theme import log_axis, row_channels
 
-_ACCURACY, _TRAIN_LOSS = 3, 1
+ACCURACY, TRAIN_LOSS = 3, 1
+"""Positions of the quantities in an evaluation."""
 _COLUMNS = ("row", "seed", "step", "kind", "value", "low", "high")
 
 
 def convergence_figures(report: ReportRuns) -> Iterator[ReportFigure]:
     """Yield the curves of validation accuracy and of training loss, if runs have evaluations."""
     if any(run.evaluations for row in report.rows for run in row.summaries):
-        if any(point[_ACCURACY] is not None for row in report.rows for point in _points(row)):
-            yield _figure(report, _ACCURACY, "validation-accuracy", "Validation accuracy", "accuracy, %")
-        yield _figure(report, _TRAIN_LOSS, "training-loss", "Training loss", "loss")
+        if any(point[ACCURACY] is not None for row in report.rows for point in _points(row)):
+            yield _figure(report, ACCURACY, "validation-accuracy", "Validation accuracy", "accuracy, %")
+        yield _figure(report, TRAIN_LOSS, "training-loss", "Training loss", "loss")
 
 
 def _figure(report: ReportRuns, quantity: int, key: str, title: str, axis: str) -> ReportFigure:
     records = [record for row in report.rows for record in _records(row, quantity)]
     confidence = report.tables[0].confidence
-    is_loss = quantity == _TRAIN_LOSS
+    is_loss = quantity == TRAIN_LOSS
     return ReportFigure(
         key=key,
         title=title,
@@ -63,7 +64,7 @@ def _points(row: ReportRow) -> Iterator[list[float | None]]:
 
 def _values(run: RunSummary, quantity: int) -> dict[float, float]:
     """Return the finite values of a run by step; accuracies in percent."""
-    scale = 100.0 if quantity == _ACCURACY else 1.0
+    scale = 100.0 if quantity == ACCURACY else 1.0
     return {
         float(point[0]): scale * value
         for point in run.evaluations
@@ -85,12 +86,12 @@ def _records(row: ReportRow, quantity: int) -> Iterator[dict[str, Any]]:
                 "kind": "diverged",
                 "value": rounded(values[last]),
             }
-    for step, (mean, low, high) in _means(row, quantity).items():
+    for step, (mean, low, high) in mean_curve(row, quantity).items():
         interval = {"low": rounded(low), "high": rounded(high)}
         yield {"row": row.name, "step": step, "kind": "mean", "value": rounded(mean), **interval}
 
 
-def _means(row: ReportRow, quantity: int) -> dict[float, tuple[float, float | None, float | None]]:
+def mean_curve(row: ReportRow, quantity: int) -> dict[float, tuple[float, float | None, float | None]]:
     """Return mean and interval by step, at the steps that all finished runs have."""
     curves = [_values(run, quantity) for run in row.summaries if run.is_finished]
     if not curves:
@@ -122,8 +123,8 @@ def _takeaway(report: ReportRuns, quantity: int) -> str:
 
 def _best_and_worst(rows: Sequence[ReportRow], quantity: int) -> str:
     """Name the rows whose mean curves end best and worst; return no words if no row has a mean."""
-    is_accuracy = quantity == _ACCURACY
-    curves = {row.name: means for row in rows if (means := _means(row, quantity))}
+    is_accuracy = quantity == ACCURACY
+    curves = {row.name: means for row in rows if (means := mean_curve(row, quantity))}
     ends = sorted(((means[max(means)][0], name) for name, means in curves.items()), reverse=is_accuracy)
     if not ends:
         return ""
@@ -136,7 +137,7 @@ def _best_and_worst(rows: Sequence[ReportRow], quantity: int) -> str:
 
 
 def _format(value: float, quantity: int) -> str:
-    return f"{format_percent(value / 100, 1)} %" if quantity == _ACCURACY else format_loss(value)
+    return f"{format_percent(value / 100, 1)} %" if quantity == ACCURACY else format_loss(value)
 
 
 def _smallest(records: Sequence[dict[str, Any]]) -> float:

@@ -13,6 +13,7 @@ from initbench.report.page import FoldedText, HtmlTable, ReportSection
 from initbench.report.report_runs import ReportRow, ReportRuns
 from initbench.report.views.gates import GateOutcome, gate_paragraphs, gate_tables
 from initbench.report.views.runs import config_key
+from initbench.report.views.sparklines import COLUMNS, NOTE, sparklines
 
 MAX_EXPLANATIONS = 8
 """Largest number of findings above the table."""
@@ -23,10 +24,12 @@ def verdict_section(
     report: ReportRuns, gates: GateOutcome | None = None, failures: Sequence[str] = ()
 ) -> ReportSection:
     """Return the section with everything that failed, the gates, and one line for each row."""
+    curves = sparklines(report)
     rows = [
         [
             row.name,
             _diagnosis(row),
+            *curves[row.name],
             *(_mean(row, name) for name in _METRICS),
             _counts(row),
         ]
@@ -49,13 +52,14 @@ def verdict_section(
                 [
                     "row",
                     "diagnosis",
+                    *COLUMNS,
                     "test accuracy, %",
                     "best validation accuracy, %",
                     "steps to target",
                     "n",
                 ],
                 rows,
-                notes,
+                [NOTE, *notes],
                 [config_key(report, number) for number in range(len(report.rows))],
             ),
         ],
