@@ -10,7 +10,7 @@ import typer
 from initbench.cli.compare import Baseline, By, Confidence, Target
 from initbench.cli.completion import complete_figures
 from initbench.cli.options import RunPatterns, RunsDir, Where
-from initbench.cli.report_option import select_report_runs
+from initbench.cli.report import select_report_runs
 from initbench.errors import UsageError
 from initbench.store.files import write_output
 

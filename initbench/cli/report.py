@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from initbench.cli.compare import Baseline, By, Confidence, Target
-from initbench.cli.options import RunPatterns, RunsDir, Where
-from initbench.cli.report_option import check_report_file, command_line, save_page, select_report_runs
+from initbench.cli.compare import Baseline, By, Confidence, Target, resolve_keys
+from initbench.cli.options import RunPatterns, RunsDir, Where, runs_root
+from initbench.cli.report_option import check_report_file, command_line, save_page
+from initbench.store.store import Store
+
+if TYPE_CHECKING:
+    from initbench.render.compare.display_options import View
+    from initbench.report.report_runs import ReportRuns
 
 Output = Annotated[
     Path, typer.Option("-o", "--output", metavar="FILE", help="HTML file to write; it is replaced.")
@@ -45,3 +51,26 @@ def report(
     with PictureDrawer() as drawer:
         page = build_page(report_runs, command=command_line(), title=title, drawer=drawer)
         save_page(output, page, drawer)
+
+
+def select_report_runs(
+    patterns: Sequence[str] | None,
+    where: Sequence[str] | None,
+    runs_dir: Path | None,
+    view: View,
+    *,
+    by: list[str] | None,
+    target: float | None,
+) -> ReportRuns:
+    """Return the runs that the options of `report` and `figure` select, in the rows of a comparison.
+
+    Raises:
+        UsageError: If a pattern or condition matches no run, no run is finished, or a key or the baseline
+            does not exist.
+    """
+    from initbench.analysis.selection import Selection
+    from initbench.report.report_runs import compare_for_report
+
+    selection = Selection(Store(runs_root(runs_dir)), patterns or [], where or [])
+    keys = resolve_keys(by, selection.runs)
+    return compare_for_report(selection.store, selection.runs, view, by=keys, target=target)

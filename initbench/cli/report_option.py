@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from initbench.cli.options import runs_root
 from initbench.errors import UsageError
 from initbench.store.files import check_output, write_output
-from initbench.store.store import Store
 
 if TYPE_CHECKING:
     from initbench.analysis.tables import Table
@@ -21,8 +19,8 @@ if TYPE_CHECKING:
     from initbench.render.compare.display_options import View
     from initbench.report.drawing import PictureDrawer
     from initbench.report.page import ReportPage, ReportSection
-    from initbench.report.report_runs import ReportRuns
     from initbench.report.views.gates import GateOutcome
+    from initbench.store.store import Store
 
 ReportFile = Annotated[
     Path | None,
@@ -107,30 +105,6 @@ def write_run_report(
             drawer=drawer,
         )
         save_page(path, page, drawer)
-
-
-def select_report_runs(
-    patterns: Sequence[str] | None,
-    where: Sequence[str] | None,
-    runs_dir: Path | None,
-    view: View,
-    *,
-    by: list[str] | None,
-    target: float | None,
-) -> ReportRuns:
-    """Return the runs that the options of `report` and `figure` select, in the rows of a comparison.
-
-    Raises:
-        UsageError: If a pattern or condition matches no run, no run is finished, or a key or the baseline
-            does not exist.
-    """
-    from initbench.analysis.selection import Selection
-    from initbench.cli.compare import resolve_keys
-    from initbench.report.report_runs import compare_for_report
-
-    selection = Selection(Store(runs_root(runs_dir)), patterns or [], where or [])
-    keys = resolve_keys(by, selection.runs)
-    return compare_for_report(selection.store, selection.runs, view, by=keys, target=target)
 
 
 def save_page(path: Path, page: ReportPage, drawer: PictureDrawer | None = None) -> None:
