@@ -8,14 +8,15 @@ from typing import Any
 
 from initbench.analysis.run_summary import RunSummary
 from initbench.analysis.stats.confidence_intervals import mean_interval
-from initbench.render.text import format_loss, format_percent
+from initbench.render.compare.titles import distinguishing_terms
+from initbench.render.text import format_loss, format_percent, plural
 from initbench.report.figure import ReportFigure, columns_of, rounded
 from initbench.report.parameters import BASELINE, HIDDEN, HIDE_ROWS, relative_to_baseline
 from initbench.report.report_runs import ReportRow, ReportRuns
 from initbench.report.theme import log_axis, row_channels
 from initbench.store.scores import SCORES
 
-_TRAIN_LOSS = "train_loss"
+TRAIN_LOSS = "train_loss"
 _PERCENT = frozenset(f"val_{score.name}" for score in SCORES if score.form == "percent")
 _COLUMNS = ("row", "seed", "step", "kind", "value", "low", "high")
 
@@ -29,7 +30,7 @@ def convergence_figures(report: ReportRuns) -> Iterator[ReportFigure]:
                 axis = score.title + ", %" * (score.form == "percent")
                 key = f"validation-{score.name.replace('_', '-')}"
                 yield _figure(report, quantity, key, f"Validation {score.title}", axis)
-        yield _figure(report, _TRAIN_LOSS, "training-loss", "Training loss", "loss")
+        yield _figure(report, TRAIN_LOSS, "training-loss", "Training loss", "loss")
 
 
 def _figure(report: ReportRuns, quantity: str, key: str, title: str, axis: str) -> ReportFigure:
@@ -91,12 +92,12 @@ def _records(row: ReportRow, quantity: str) -> Iterator[dict[str, Any]]:
                 "kind": "diverged",
                 "value": rounded(values[last]),
             }
-    for step, (mean, low, high) in _means(row, quantity).items():
+    for step, (mean, low, high) in mean_curve(row, quantity).items():
         interval = {"low": rounded(low), "high": rounded(high)}
         yield {"row": row.name, "step": step, "kind": "mean", "value": rounded(mean), **interval}
 
 
-def _means(row: ReportRow, quantity: str) -> dict[float, tuple[float, float | None, float | None]]:
+def mean_curve(row: ReportRow, quantity: str) -> dict[float, tuple[float, float | None, float | None]]:
     """Return mean and interval by step, at the steps that all finished runs have."""
     curves = [_values(run, quantity) for run in row.summaries if run.is_finished]
     if not curves:
@@ -111,26 +112,39 @@ def _means(row: ReportRow, quantity: str) -> dict[float, tuple[float, float | No
 
 
 def _takeaway(report: ReportRuns, quantity: str) -> str:
-    finals = []
-    for row in report.rows:
-        means = _means(row, quantity)
-        if means:
-            finals.append((means[max(means)][0], row.name))
-    diverged = [row.name for row in report.rows if row.row.diverged == row.row.n > 0]
+    """Compare the ends of the curves, separately for each table: other data or budgets are not comparable."""
+    tables = [table.table for table in report.tables]
     sentences = []
-    if finals:
-        score = next((score for score in SCORES if quantity == f"val_{score.name}"), None)
-        is_percent = quantity in _PERCENT
-        form = (lambda v: f"{format_percent(v / 100, 1)} %") if is_percent else format_loss
-        ordered = sorted(finals, reverse=score is not None and score.better == "higher")
-        (best, name), (worst, last) = ordered[0], ordered[-1]
-        what = "training loss" if score is None else f"validation {score.title}"
-        sentences.append(f"{name} ends with the best mean {what}, {form(best)}")
-        if len(ordered) > 1:
-            sentences[-1] += f"; {last} ends with {form(worst)}"
+    for table in report.tables:
+        sentence = _best_and_worst([row for row in report.rows if row.table is table], quantity)
+        terms = distinguishing_terms(table.table, tables)
+        if sentence:
+            sentences.append(f"{terms}: {sentence}" if terms else sentence)
+    diverged = [row.name for row in report.rows if row.row.diverged == row.row.n > 0]
     if diverged:
-        sentences.append(f"{', '.join(diverged[:3])} diverged under every seed")
-    return ". ".join(sentences) + "." if sentences else "No run was evaluated."
+        more = f" and {plural(len(diverged) - 3, 'more row')}" if len(diverged) > 3 else ""
+        sentences.append(f"{', '.join(diverged[:3])}{more} diverged under every seed.")
+    return " ".join(sentences) or "No run was evaluated."
+
+
+def _best_and_worst(rows: Sequence[ReportRow], quantity: str) -> str:
+    """Name the rows whose mean curves end best and worst; return no words if no row has a mean."""
+    score = next((score for score in SCORES if quantity == f"val_{score.name}"), None)
+    is_descending = score is not None and score.better == "higher"
+    curves = {row.name: means for row in rows if (means := mean_curve(row, quantity))}
+    ends = sorted(((means[max(means)][0], name) for name, means in curves.items()), reverse=is_descending)
+    if not ends:
+        return ""
+    (best, name), (worst, last) = ends[0], ends[-1]
+    what = "training loss" if score is None else f"validation {score.title}"
+    if len(ends) == 1:
+        return f"{name} ends with the mean {what} {_format(best, quantity)}."
+    words = f"{name} ends with the best mean {what}, {_format(best, quantity)}"
+    return f"{words}; {last} ends with {_format(worst, quantity)}."
+
+
+def _format(value: float, quantity: str) -> str:
+    return f"{format_percent(value / 100, 1)} %" if quantity in _PERCENT else format_loss(value)
 
 
 def _smallest(records: Sequence[dict[str, Any]]) -> float:
