@@ -16,6 +16,7 @@ FLOORS = (
     "errors",
     "interrupts",
     "paths",
+    "optional_packages",
     "plugins",
     "registry",
     "registry_choice",

@@ -33,7 +33,7 @@ from initbench.models.build import check
 from initbench.registry import nearest_name
 
 _KEY_WORD = re.compile(r"(?:data|model|init|train|probe)\.[A-Za-z_][\w.]*")
-_FILE_KEY = re.compile(r"(?:^|\.)(?:data\.path|init\.(?:scheme|head)\.from)$")
+_FILE_KEY = re.compile(r"(?:^|\.)(?:data\.(?:\w+_)?path|init\.(?:scheme|head)\.from)$")
 _RUN_NAME = re.compile(r"[A-Za-z0-9][\w-]*")
 """Pattern of run and experiment names, which `from` accepts instead of a path: no dots, no slashes."""
 M = TypeVar("M", bound=BaseModel)
@@ -184,7 +184,7 @@ def validate_data(
         return None, [fault for fault in issues if not _is_consequence(fault, refused)]
     if isinstance(config, ExperimentConfig) and (form := form_of(config.data)) is not None:
         try:
-            check(config.model, config.init, input_shape=form.shape, classes=form.classes)
+            check(config.model, config.init, input_shape=form.shape, classes=form.outputs)
         except ConfigError as error:
             return None, [
                 replace(fault, where=where(tuple(fault.key.split(".")), False)) for fault in error.issues
@@ -325,7 +325,7 @@ def _with_tuple(data: Any, path: KeyPath) -> Any:
 
 
 def _resolve_paths(value: Any, folder: Path, key: str = "") -> Any:
-    """Return the plain data `value` with each path prefixed by `folder` if that file exists.
+    """Return the plain data `value` with each path prefixed by `folder` if that file or folder exists.
 
     Other paths are unchanged: they are relative to the working directory or the data root. `key` is the
     dotted key of `value`. Keys of axes and arms are resolved too, e.g. `grid: {data.path: [...]}`.
@@ -337,7 +337,8 @@ def _resolve_paths(value: Any, folder: Path, key: str = "") -> Any:
         }
     if isinstance(value, list):
         return [_resolve_paths(inner, folder, key) for inner in value]
-    if isinstance(value, str) and _FILE_KEY.search(key) and not _RUN_NAME.fullmatch(value):
+    is_run = key.endswith("from") and isinstance(value, str) and _RUN_NAME.fullmatch(value)
+    if isinstance(value, str) and _FILE_KEY.search(key) and not is_run:
         return _next_to_config(value, folder)
     return value
 
@@ -345,7 +346,7 @@ def _resolve_paths(value: Any, folder: Path, key: str = "") -> Any:
 def _next_to_config(name: str, folder: Path) -> str:
     try:
         path = folder / name
-        return name if Path(name).is_absolute() or not path.is_file() else str(path)
+        return name if not name or Path(name).is_absolute() or not path.exists() else str(path)
     except (OSError, ValueError):  # too long for a file name, or it holds a NUL
         return name
 

@@ -78,7 +78,7 @@ def describe_transfers(
 ) -> dict[int, dict[str, Any]]:
     """Return the transfer of each seed as plain data; raise ConfigError as `plan_transfer` does."""
     with torch.device("meta"):
-        network = FAMILIES[config.model.family].build(config.model, data.input_shape, data.classes)
+        network = FAMILIES[config.model.family].build(config.model, data.input_shape, data.form.outputs)
     transfers: dict[str, dict[str, Any]] = {}
     for origin in origins.values():
         if origin.sha256 not in transfers:

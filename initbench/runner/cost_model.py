@@ -161,6 +161,6 @@ def _build_meta_network(net: _NetworkKey) -> Network | None:
     try:
         family.check(net.options, net.form.shape)
         with torch.device("meta"):
-            return family.build(net.options, net.form.shape, net.form.classes)
+            return family.build(net.options, net.form.shape, net.form.outputs)
     except ConfigError:  # the net depends on the actual data
         return None

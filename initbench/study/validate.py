@@ -101,7 +101,7 @@ def hidden_layers(config: ExperimentConfig) -> int | None:
         return None
     try:
         with torch.device("meta"):
-            network = FAMILIES[config.model.family].build(config.model, form.shape, form.classes)
+            network = FAMILIES[config.model.family].build(config.model, form.shape, form.outputs)
     except ConfigError:  # reported as a fault of the arm
         return None
     return sum(layer.activation is not None for layer in network.weight_layers())
