@@ -267,8 +267,8 @@ def mean_and_std(x: Tensor, *, per_feature: bool) -> tuple[Tensor, Tensor]:
 
     Shapes: (D,) with D the product of a sample's shape if `per_feature`, else (1,). Chunks are merged by the
     pairwise formula (Chan, Golub and LeVeque 1979), so no float64 copy of the whole set is made. The first
-    value is subtracted beforehand, so that a constant has a standard deviation of exactly 0. Bytes are counted
-    instead, which is exact and takes a quarter of the time.
+    value is subtracted beforehand, so that a constant has a standard deviation of exactly 0. Bytes are
+    counted instead, which is exact and takes a quarter of the time.
     """
     if x.dtype == torch.uint8 and not per_feature:
         return _mean_and_std_of_bytes(x)

@@ -30,8 +30,8 @@ from initbench.store.run_directory import (
 )
 from initbench.store.run_patterns import matching_run_ids
 from initbench.store.stable_reads import directory_identity, read_stable_directory
-from initbench.store.summary_file import StoredSummary, read_summary
 from initbench.store.strict_json import parse_number_or_none
+from initbench.store.summary_file import StoredSummary, read_summary
 from initbench.store.writer import (
     RunWriter,
     create_run,
