@@ -43,6 +43,7 @@ FLOORS = (
     "export",
     "report",
     "testing",
+    "results",
     "api",
     "cli",
 )
