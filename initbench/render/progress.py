@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from initbench.config.schema import ExperimentConfig
 from initbench.render import text
 from initbench.runner.recorder import Cohort
-from initbench.store.scores import Score, main_score
+from initbench.store.scores import RecordedScore, main_score
 from initbench.train.events import Advanced, Diagnosed, Evaluated, Pretrained, RunEvent, RunFailed
 
 _REFRESH_SECONDS = 0.2
@@ -44,7 +44,7 @@ class _Part:
     pretraining_samples: int = 0
     """Number of samples in pre-training."""
     scores: dict[int, float] = field(default_factory=dict)
-    score: Score | None = None
+    score: RecordedScore | None = None
     at: dict[int, int] = field(default_factory=dict)
     """Last update of each run, by its seed."""
     pretrained: dict[tuple[int, ...], int] = field(default_factory=dict)

@@ -30,7 +30,7 @@ from initbench.render.run_sections import (
 )
 from initbench.render.terminal import print_uncut
 from initbench.render.text_table import TextTable
-from initbench.store.scores import Score, recorded_scores
+from initbench.store.scores import RecordedScore, recorded_scores
 from initbench.store.store import StoredRun
 from initbench.store.strict_json import parse_number_or_none
 
@@ -202,7 +202,9 @@ def _convergence_grid(runs: Sequence[StoredRun], steps: Sequence[int], *, best: 
     grid = TextTable(headings, left_aligned=("Convergence",))
     recorded = recorded_scores(key for run in runs for entry in run.convergence for key in entry)
     quantities = [(f"val_{score.name}", score) for score in recorded]
-    losses = [(key, Score("loss", "loss", "loss", "loss", "lower")) for key in ("val_loss", "train_loss")]
+    losses = [
+        (key, RecordedScore("loss", "loss", "loss", "loss", "lower")) for key in ("val_loss", "train_loss")
+    ]
     for key, score in (*quantities, *losses):
         form = text.percent_summary if score.form == "percent" else text.loss_summary
         cells = [form(_at(runs, step, key)) for step in steps]
@@ -241,7 +243,7 @@ def _ends(runs: Sequence[StoredRun]) -> list[Text]:
     return lines
 
 
-def _test_words(finals: Sequence[Mapping[str, Any]], score: Score) -> str:
+def _test_words(finals: Sequence[Mapping[str, Any]], score: RecordedScore) -> str:
     """Return the name and the mean of a test score, as in `accuracy 97.3 ±0.2 %`."""
     summary = summarise([parse_number_or_none(final.get(f"test_{score.name}")) for final in finals])
     if score.form == "percent":

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from initbench.analysis.stats.summary import Summary
-from initbench.store.scores import Score
+from initbench.store.scores import RecordedScore
 
 DASH = "–"
 _COMMAND = re.compile(r"^(?=\s*::)\s*::|##\[")
@@ -87,7 +87,7 @@ def format_loss(value: float | None) -> str:
     return f"{value:.3f}" if abs(value) < 1000 else format_scientific(value)
 
 
-def score_words(score: Score, value: float | None) -> str:
+def score_words(score: RecordedScore, value: float | None) -> str:
     """Return a validation score with its name, as in `val 93.1 %` and `val R² 0.912`."""
     if score.form == "percent":
         return f"val {format_percent(value, 1)} %"

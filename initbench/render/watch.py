@@ -30,7 +30,7 @@ from initbench.render.layer_profile import (
 )
 from initbench.render.text_table import TextTable
 from initbench.store import strict_json
-from initbench.store.scores import SCORES, Score, main_score
+from initbench.store.scores import SCORES, RecordedScore, main_score
 from initbench.store.strict_json import parse_number_or_none
 
 SCHEMA = "initbench.watch/1"
@@ -252,7 +252,7 @@ def _curves(run: RunProgress) -> list[tuple[str, str]]:
     return [(f"val_{score.name}", title), ("train_loss", "train loss")]
 
 
-def _score(run: RunProgress) -> Score:
+def _score(run: RunProgress) -> RecordedScore:
     """Return the main score of a run; the accuracy before the first evaluation."""
     return main_score(run.evaluations[-1] if run.evaluations else {}) or SCORES[0]
 

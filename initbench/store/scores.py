@@ -8,7 +8,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Score:
+class RecordedScore:
     """A recorded score; which of them a run has depends on the targets of its data set."""
 
     name: str
@@ -20,25 +20,25 @@ class Score:
 
 
 SCORES = (
-    Score("accuracy", "accuracy", "accuracy", "percent"),
-    Score("r2", "R²", "R², the explained share of the variance", "loss"),
-    Score("mse", "mse", "mean squared error", "loss", "lower"),
-    Score("top5_accuracy", "top-5 accuracy", "top-5 accuracy", "percent"),
-    Score("perplexity", "perplexity", "perplexity, exp of the cross-entropy", "number", "lower"),
-    Score("mean_iou", "mean IoU", "intersection over union of pixels, mean over classes", "percent"),
-    Score("f1", "F1", "F1 score of the labels", "percent"),
-    Score("iou", "IoU", "intersection over union of the mask", "percent"),
+    RecordedScore("accuracy", "accuracy", "accuracy", "percent"),
+    RecordedScore("r2", "R²", "R², the explained share of the variance", "loss"),
+    RecordedScore("mse", "mse", "mean squared error", "loss", "lower"),
+    RecordedScore("top5_accuracy", "top-5 accuracy", "top-5 accuracy", "percent"),
+    RecordedScore("perplexity", "perplexity", "perplexity, exp of the cross-entropy", "number", "lower"),
+    RecordedScore("mean_iou", "mean IoU", "intersection over union of pixels, mean over classes", "percent"),
+    RecordedScore("f1", "F1", "F1 score of the labels", "percent"),
+    RecordedScore("iou", "IoU", "intersection over union of the mask", "percent"),
 )
 MAIN_SCORES = ("accuracy", "r2")
 """Scores to which targets and rankings refer: the first one that a run has."""
 
 
-def recorded_scores(keys: Iterable[str], prefix: str = "val_") -> list[Score]:
+def recorded_scores(keys: Iterable[str], prefix: str = "val_") -> list[RecordedScore]:
     """Return the scores among the keys of an evaluation or of final values, in order."""
     present = set(keys)
     return [score for score in SCORES if prefix + score.name in present]
 
 
-def main_score(keys: Iterable[str], prefix: str = "val_") -> Score | None:
+def main_score(keys: Iterable[str], prefix: str = "val_") -> RecordedScore | None:
     """Return the first of MAIN_SCORES among the keys; None if there is none."""
     return next((score for score in recorded_scores(keys, prefix) if score.name in MAIN_SCORES), None)

@@ -202,7 +202,7 @@ class Cohort(StackedRuns):
         """Return the mean loss and the scores of each run over a split x (N, …), y (N, …), by name.
 
         Nets are in evaluation mode, and the loss is without label smoothing. `buffers` replace those of the
-        runs. Scores that do not fit the outputs are left out.
+        runs. Scores that do not fit the outputs are omitted.
         """
         self.skeleton.eval()
         buffers = self.buffers if buffers is None else buffers
@@ -291,7 +291,7 @@ class ScoreTotals:
         self._samples = 0
 
     def add(self, sums: Mapping[str, Tensor], samples: int) -> None:
-        """Add the sums of `Cohort.statistics` over so many samples."""
+        """Add the sums of `Cohort.statistics` over `samples` samples."""
         for name, value in sums.items():
             self._totals[name] = self._totals.get(name, 0.0) + value
         self._samples += samples

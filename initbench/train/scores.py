@@ -64,8 +64,8 @@ def _is_correct(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _is_in_top(outputs: Tensor, targets: Tensor) -> Tensor:
-    own = outputs.gather(1, targets[:, None])
-    is_in_top = ((outputs > own).sum(1) < TOP).double()
+    target_outputs = outputs.gather(1, targets[:, None])
+    is_in_top = ((outputs > target_outputs).sum(1) < TOP).double()
     return torch.where(outputs.isfinite().all(1), is_in_top, torch.nan)
 
 

@@ -115,7 +115,7 @@ def _columns(judged: AnalysedTable, view: View) -> list[_Column]:
 def with_scores(names: Sequence[str], rows: Sequence[Row]) -> list[str]:
     """Return names of metrics for these rows: SCORES that a row has are added.
 
-    If there are any, metrics without a value are left out.
+    If there are any, metrics without a value are omitted.
     """
     added = [name for name in SCORES if any(row.metrics[name].n for row in rows)]
     if not added:
