@@ -243,7 +243,7 @@ class Cohort(StackedRuns):
 
 
 def _with_copy(stacked: Callable[..., Any], data_dims: tuple[int | None, ...]) -> Callable[..., Any]:
-    """Return `stacked` for a stack of one run: it runs on two equal runs, and the second result is dropped."""
+    """Return `stacked` for a stack of one run: it computes two equal runs and drops the second result."""
 
     def doubled(parameters: dict[str, Tensor], buffers: dict[str, Tensor], *data: Tensor) -> Any:
         both = {name: _twice(b) for name, b in buffers.items()}

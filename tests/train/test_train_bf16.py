@@ -1,4 +1,4 @@
-"""bf16: a run's numbers do not depend on its cohort, and they are those of a slow twin with explicit casts."""
+"""bf16: a run's numbers do not depend on its cohort, and are those of a slow twin with explicit casts."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_a_batch_of_one_run_is_stacked_with_a_copy_where_products_differ(
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
 def test_gradients_are_those_of_a_twin_with_explicit_casts(make_config: Any, norm: str) -> None:
-    """The twin multiplies in float64, so that a sum near the middle of two bf16 numbers may round otherwise."""
+    """The twin multiplies in float64: a sum near the middle of two bf16 numbers may round otherwise."""
     config = config_of(make_config, norm=norm)
     networks = nets(config, range(2))
     cohort = Cohort(networks, config.train, "vmap", CPU)
