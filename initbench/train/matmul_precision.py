@@ -30,6 +30,11 @@ def onednn_keeps_fp32() -> bool:
     return worst < FP32_ERROR * float(exact.square().mean().sqrt())
 
 
+def has_bf16_units() -> bool:
+    """Return whether the processor reports instructions that multiply in bf16, as AVX512-BF16 and AMX do."""
+    return any(has and "bf16" in name for name, has in torch.cpu.get_capabilities().items())
+
+
 @cache
 def bf16_stack_of_one_differs() -> bool:
     """Return whether this CPU may round a bf16 product of a stack of one unlike that of a larger stack.
