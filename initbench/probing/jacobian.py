@@ -41,20 +41,23 @@ def jacobian_statistics(
                 )
         copies = {name: buffer.clone() for name, buffer in buffers.items()}
         leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
-        logits = functional_call(network, {**leaves, **copies}, (x[:samples],))
-        outputs = logits[:, :LOGITS].sum(0)
+        logits = functional_call(network, {**leaves, **copies}, (x[:samples],))[:, :LOGITS]
         if not outputs_by_layer:
             return {}
-        rows = [
-            torch.autograd.grad(output, list(outputs_by_layer.values()), retain_graph=True)
-            for output in outputs
-        ]
-    by_layer = [torch.stack(columns, dim=1) for columns in zip(*rows, strict=True)]
+        by_layer = _all_gradients(logits.sum(0), list(outputs_by_layer.values()))
     return {index: _summary(jacobian) for index, jacobian in zip(outputs_by_layer, by_layer, strict=True)}
+
+
+def _all_gradients(values: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    """Return the gradients of all values (logits,) by each input (B, …), as (B, logits, …), in one pass."""
+    rows = torch.eye(len(values), dtype=values.dtype, device=values.device)
+    gradients = torch.autograd.grad(values, inputs, rows, is_grads_batched=True)
+    return [gradient.transpose(0, 1) for gradient in gradients]
 
 
 def _keep(outputs_by_layer: dict[int, Tensor], index: int) -> Callable[[nn.Module, object, Tensor], None]:
     def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        """Keep the output in the autograd graph."""
         outputs_by_layer[index] = output
 
     return hook

@@ -54,6 +54,7 @@ def run_document(run: StoredRun) -> dict[str, Any]:
         "plugins": record.get("plugins") or [],
         "pretraining": record.get("pretraining"),
         "timings": record.get("timings"),
+        "evaluation_share": run.evaluation_share,
         "convergence": run.convergence,
         "snapshots": run.snapshots,
         "shifts": run.shifts,
