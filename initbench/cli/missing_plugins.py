@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +16,6 @@ from initbench.store.run_directory import RUN
 
 MAX_RUNS = 200
 """Number of runs that are searched, the newest ones."""
-_UNKNOWN = re.compile(r"unknown [a-z -]+ '([^']+)'")
 
 
 def missing_plugins(error: InitbenchError, arguments: Sequence[str]) -> list[str]:
@@ -28,9 +26,7 @@ def missing_plugins(error: InitbenchError, arguments: Sequence[str]) -> list[str
         arguments: Arguments of the command. The runs of its config files are searched first, then the
             newest runs of the store.
     """
-    if not isinstance(error, ConfigError | UnknownNameError):
-        return []
-    names = set(_UNKNOWN.findall(str(error)))
+    names = _unknown_components(error)
     if not names:
         return []
     lines: dict[str, str] = {}
@@ -42,6 +38,13 @@ def missing_plugins(error: InitbenchError, arguments: Sequence[str]) -> list[str
             absence = f"{separator} {origin.absence}" if origin.absence else ""
             lines[name] = f"{entry['kind']} {name!r} came from plug-in {origin}{absence}"
     return list(lines.values())
+
+
+def _unknown_components(error: InitbenchError) -> set[str]:
+    """Return the names of components that the error says are unknown."""
+    if isinstance(error, ConfigError):
+        return {issue.unknown_component for issue in error.issues} - {""}
+    return {error.component} - {""} if isinstance(error, UnknownNameError) else set()
 
 
 def _recorded_entries(arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
