@@ -25,6 +25,7 @@ from initbench.models.freezing import layer_tensors
 from initbench.models.network import Mode, Network
 from initbench.registry import Options
 from initbench.train.checkpoint import Checkpoint, cpu_copies
+from initbench.train.matmul_precision import bf16_stack_of_one_differs
 from initbench.train.param_groups import StackedOptimizer
 from initbench.train.scores import Score, scores_of
 
@@ -49,7 +50,7 @@ class StackedRuns:
         optimizer: Options,
         weight_decay: float = 0.0,
     ) -> None:
-        self._mode = mode
+        self._mode, self._device = mode, device
         self.parameters: dict[str, Tensor] = {
             name: p.detach().to(device).requires_grad_(name in lr_factors) for name, p in parameters.items()
         }  # (K, P)
@@ -168,6 +169,24 @@ class Cohort(StackedRuns):
         """Number of runs still in the cohort, K."""
         return next(iter(self.parameters.values())).shape[0]
 
+    @property
+    def _bf16(self) -> bool:
+        return self.options.precision == "bf16"
+
+    @property
+    def _stacked_bf16_on_cpu(self) -> bool:
+        return self._bf16 and self._mode == "vmap" and self._device.type == "cpu"
+
+    def each(self, function: Callable[..., Any], data_dims: tuple[int | None, ...]) -> Callable[..., Any]:
+        """Return `function` of one run for all runs, as `StackedRuns.each` does.
+
+        On a CPU whose bf16 products of one run differ from those of a stack, one run is stacked with a copy.
+        """
+        stacked = super().each(function, data_dims)
+        if self._stacked_bf16_on_cpu and self.size == 1 and bf16_stack_of_one_differs():
+            return _with_copy(stacked, data_dims)
+        return stacked
+
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Return the loss of a batch of one run, with the label smoothing of the config."""
         if self.options.label_smoothing:
@@ -228,10 +247,14 @@ class Cohort(StackedRuns):
             samples: Number of samples that count; the others are padding.
         """
         is_counted = torch.arange(len(y), device=y.device) < samples
+        # With one batch for all runs, torch would multiply by all weights at once, as one matrix whose number
+        # of rows depends on the number of runs; in bf16 the rounding follows it.
+        x_dim = 0 if self._stacked_bf16_on_cpu else None
+        x = x if x_dim is None else x.expand(self.size, *x.shape)
         if self._loss.per_sample is not None:
-            statistics = self.each(self._statistics_of_one, (None, None))(self.parameters, buffers, x, y)
+            statistics = self.each(self._statistics_of_one, (x_dim, None))(self.parameters, buffers, x, y)
             return {name: _masked_sum(values, is_counted) for name, values in statistics.items()}
-        outputs = self.each(self.forward, (None,))(self.parameters, buffers, x)
+        outputs = self.each(self.forward, (x_dim,))(self.parameters, buffers, x)
         losses = torch.stack([self._loss.mean(z[:samples], y[:samples], self.options.loss) for z in outputs])
         scores = [self._score_statistics(z, y) for z in outputs]
         return {
@@ -270,9 +293,8 @@ class Cohort(StackedRuns):
         return {score.name: score.statistics(outputs, y) for score in self._scores}
 
     def forward(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
-        """Return the outputs of one run in float32, in any precision of the layers."""
-        bf16 = self.options.precision == "bf16"
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
+        """Return the outputs of one run in float32, in any precision of the products."""
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self._bf16):
             outputs: Tensor = functional_call(self.skeleton, {**parameters, **buffers}, (x,))
         return outputs.float()
 
@@ -319,6 +341,27 @@ def _masked_sum(values: Tensor, is_counted: Tensor) -> Tensor:
     """Return the sum of values (K, B) or (K, B, S) over the samples that count: (K,) or (K, S)."""
     mask = is_counted if values.dim() == 2 else is_counted[:, None]
     return values.where(mask, 0.0).sum(1)
+
+
+def _with_copy(stacked: Callable[..., Any], data_dims: tuple[int | None, ...]) -> Callable[..., Any]:
+    """Return `stacked` for a stack of one run: it computes two equal runs and drops the second result."""
+
+    def doubled(parameters: dict[str, Tensor], buffers: dict[str, Tensor], *data: Tensor) -> Any:
+        both = {name: _twice(b) for name, b in buffers.items()}
+        batch = (x if dim is None else _twice(x) for x, dim in zip(data, data_dims, strict=True))
+        result = stacked({name: _twice(p) for name, p in parameters.items()}, both, *batch)
+        for name, buffer in buffers.items():
+            buffer.copy_(both[name][:1])  # norm layers write to their buffers
+        if isinstance(result, dict):
+            return {name: part[:1] for name, part in result.items()}
+        return result[:1] if isinstance(result, Tensor) else tuple(part[:1] for part in result)
+
+    return doubled
+
+
+def _twice(tensor: Tensor) -> Tensor:
+    """Stack a tensor (1, …) with a copy of itself that has no gradient."""
+    return torch.cat([tensor, tensor.detach()])
 
 
 def _rows(parameter: Tensor, index: Tensor) -> Tensor:
