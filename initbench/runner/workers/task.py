@@ -13,6 +13,7 @@ from safetensors.torch import save
 from initbench.config.schema import ExperimentConfig
 from initbench.data.locate import ResolvedDataset
 from initbench.data.preprocessing import PreparedData
+from initbench.models.model_factory import load_factory
 from initbench.models.network import Mode, Network
 from initbench.pretrain.initial_networks import is_layerwise_pretrained
 from initbench.pretrain.layerwise import Pretraining
@@ -53,6 +54,8 @@ class WorkerTask:
     """Checkpoint of each run to resume from; empty for new runs."""
     origins: tuple[WeightSource, ...] = ()
     """Weight source of each run; empty if weights are drawn."""
+    model: str | None = None
+    """`module:function` that builds the nets, if they are nets of the user."""
 
     @cached_property
     def configs(self) -> tuple[ExperimentConfig, ...]:
@@ -80,6 +83,7 @@ class WorkerTask:
 
 def train(task: WorkerTask, data: PreparedData, emit: Callable[[RunEvent], None]) -> None:
     """Draw the nets of the task, train them together, and emit all events."""
+    load_factory(task.model)
     networks = [
         network
         for config, seed in zip(task.configs, task.seeds, strict=True)
