@@ -23,11 +23,10 @@ def check(model: FamilyOptions, init: InitOptions, *, input_shape: tuple[int, ..
     Raises:
         ConfigError: If the net cannot be built; names the keys.
     """
-    family = FAMILIES[model.family]
-    family.check(model, input_shape)
-    with torch.device("meta"), global_stream(0, "check"):
+    FAMILIES[model.family].check(model, input_shape)
+    with torch.device("meta"):
         try:
-            network = family.build(model, input_shape, classes)
+            network = build_outline(model, input_shape, classes)
         except (RuntimeError, OverflowError, TypeError) as error:
             if isinstance(error, RuntimeError) and failed_allocation_size(error) is None:
                 raise
@@ -40,6 +39,16 @@ def check(model: FamilyOptions, init: InitOptions, *, input_shape: tuple[int, ..
         else:
             check_init(network, init)
     return sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
+
+
+def build_outline(model: FamilyOptions, input_shape: tuple[int, ...], classes: int) -> Network:
+    """Return a net without numbers, on the device meta; a net of the user is on the CPU.
+
+    Raises:
+        ConfigError: If the net cannot be built.
+    """
+    with torch.device("meta"), global_stream(0, "outline"):
+        return FAMILIES[model.family].build(model, input_shape, classes)
 
 
 def build(

@@ -42,9 +42,13 @@ class ModelFactory:
         """Name of the function, with dots for an attribute of a class."""
         return self.path.rpartition(":")[2]
 
+    def names(self, name: str) -> bool:
+        """Return whether the function has a parameter called `name`."""
+        return name in self._keywords
+
     def takes(self, name: str) -> bool:
         """Return whether the function has a parameter called `name`, or accepts any keyword."""
-        return name in self._keywords or self._takes_any_keyword
+        return self.names(name) or self._takes_any_keyword
 
     def unknown_option(self, name: str) -> str:
         """Return the error message for an option that the function does not take."""

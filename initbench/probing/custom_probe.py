@@ -18,6 +18,7 @@ from initbench.probing.jacobian import SAMPLES, jacobians_of
 from initbench.probing.loss import Loss
 from initbench.probing.module_probe import probe_module
 from initbench.probing.tensor_statistics import ProbeDetail
+from initbench.rng import global_stream
 from initbench.trace.module_pass import SilentObserver, trace_pass
 from initbench.trace.preserve_state import preserve_state
 from initbench.trace.weight_use import WeightUse
@@ -94,7 +95,8 @@ def _jacobians(network: CustomNetwork, x: Tensor) -> dict[int, dict[str, float]]
     """Return the statistics of ∂logits/∂h by index of the use, for those that the logits depend on."""
     observer = _OutputObserver()
     samples = MAP_JACOBIANS if has_maps(network.weight_layers()) else SAMPLES
-    with preserve_state(network.module), torch.enable_grad():
+    stream = global_stream(0, "jacobian", device=x.device)
+    with preserve_state(network.module), torch.enable_grad(), stream:
         logits, trace = trace_pass(network.module.train(), x[:samples], observer)
         hidden = {use.index: observer.outputs[use.index] for use in trace.uses if use.feeds}
         return jacobians_of(logits, hidden)

@@ -14,6 +14,7 @@ from initbench.data.dataset import SampleShape, form_of
 from initbench.data.preprocessing import PreparedData
 from initbench.errors import ConfigError
 from initbench.machine import require_memory
+from initbench.models.build import build_outline
 from initbench.models.custom_network import CustomNetwork
 from initbench.models.network import FAMILIES, FamilyOptions, Network
 from initbench.pretrain.autoencoder import options_of
@@ -159,10 +160,8 @@ def _measure_forward_cost(net: _NetworkKey) -> ForwardCost:
 
 
 def _build_meta_network(net: _NetworkKey) -> Network | None:
-    family = FAMILIES[net.options.family]
     try:
-        family.check(net.options, net.form.shape)
-        with torch.device("meta"):
-            return family.build(net.options, net.form.shape, net.form.classes)
+        FAMILIES[net.options.family].check(net.options, net.form.shape)
+        return build_outline(net.options, net.form.shape, net.form.classes)
     except ConfigError:  # the net depends on the actual data
         return None

@@ -53,12 +53,14 @@ class CustomOptions(FamilyOptions):
     def _leaves_the_layers_to_the_function(self) -> CustomOptions:
         entry = None if self.activation is None else ACTIVATIONS[self.activation.name]
         if entry is not None and not entry.elementwise:
-            raise _issue("activation", f"{entry.name} mixes channels, which no function can be given")
+            raise _issue("activation", f"{entry.name} mixes channels; use it inside the function of --model")
         if self.norm is not None and NORMS[self.norm.name].acts_on == "weights":
-            raise _issue("norm", f"{self.norm.name} acts on weights; apply it in the function of --model")
+            raise _issue(
+                "norm", f"{self.norm.name} norm acts on weights; use it inside the function of --model"
+            )
         for key, default in (("bias", True), ("norm_placement", "before_activation")):
             if getattr(self, key) != default:
-                raise _issue(key, f"model.{key} is decided by the function of --model")
+                raise _issue(key, "the function of --model decides it; remove the key")
         return self
 
 
@@ -114,7 +116,7 @@ def _arguments(
             raise_config_error(f"model.options.{name}", factory.unknown_option(name))
     arguments: dict[str, Any] = dict(options.options)
     given = {"input_shape": input_shape, "classes": classes}
-    arguments |= {name: value for name, value in given.items() if factory.takes(name)}
+    arguments |= {name: value for name, value in given.items() if factory.names(name)}
     if options.activation is not None:
         arguments["activation"] = _argument(factory, "activation", _activation_maker(options.activation))
     if options.norm is not None:
@@ -126,7 +128,7 @@ def _arguments(
 
 
 def _argument(factory: ModelFactory, name: str, value: Any) -> Any:
-    if not factory.takes(name):
+    if not factory.names(name):
         raise_config_error(
             f"model.{name}", f"--model {factory.path} has no argument {name!r}, so it decides; remove the key"
         )
