@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint format type docs bench check clean
+.PHONY: help run test test-all lint format type docs bench bench-check check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -45,8 +45,11 @@ type: $(READY) ## mypy, strict
 docs: $(READY) ## write the generated pages of docs/
 	$(BIN)/python -m docs.generate
 
-bench: $(READY) ## samples per second against a bare loop and a DataLoader script
-	$(BIN)/python benchmarks/throughput.py
+bench: $(READY) ## measure the speed on an idle machine, and store it in benchmarks/
+	$(BIN)/python -m benchmarks
+
+bench-check: $(READY) ## measure the speed, and fail if it is below the stored one
+	$(BIN)/python -m benchmarks --check
 
 check: lint type test ## what CI runs
 

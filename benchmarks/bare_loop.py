@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 
 if TYPE_CHECKING:
     from initbench.data.dataset import DataSource
+    from initbench.data.preprocessing import PreparedData
 
 DEPTH, WIDTH, CLASSES = 20, 128, 10
 LR, MOMENTUM, BATCH_SIZE = 0.01, 0.9, 128
@@ -31,16 +32,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dataset", default="mnist", help="a data set of initbench (default mnist)")
     parser.add_argument("--threads", type=int, help="default: torch's own")
     parser.add_argument("--matmul", choices=("highest", "high", "medium"), help="default: torch's own")
+    parser.add_argument("--nets", type=int, default=1, help="nets to train one after another (default 1)")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 
-def network(inputs: int, depth: int = DEPTH) -> nn.Sequential:
-    """Return 19 blocks of Linear and ReLU and a head, with Kaiming weights and zero biases."""
+def network(inputs: int, depth: int = DEPTH, width: int = WIDTH) -> nn.Sequential:
+    """Return blocks of Linear and ReLU and a head, with Kaiming weights and zero biases."""
     layers: list[nn.Module] = [nn.Flatten()]
     for i in range(depth - 1):
-        layers += [nn.Linear(inputs if i == 0 else WIDTH, WIDTH), nn.ReLU()]
-    net = nn.Sequential(*layers, nn.Linear(WIDTH, CLASSES))
+        layers += [nn.Linear(inputs if i == 0 else width, width), nn.ReLU()]
+    net = nn.Sequential(*layers, nn.Linear(width, CLASSES))
     for module in net.modules():
         if isinstance(module, nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -57,16 +59,15 @@ def source() -> DataSource:
     return DataSource(root=data_root(Path(named) if named else None), offline=True)
 
 
-def training_split(name: str) -> tuple[Tensor, Tensor]:
-    """Return the training samples of initbench, in the same scale."""
+def prepared(name: str) -> PreparedData:
+    """Return a data set as initbench prepares it."""
     from initbench.data.dataset import DATASETS
     from initbench.data.locate import resolve_dataset
     from initbench.data.preprocessing import preprocess
     from initbench.registry_choice import default_choice
 
     options = default_choice(DATASETS, name)
-    train = preprocess(resolve_dataset(options, source()), options, "cpu").train
-    return train.x, train.y
+    return preprocess(resolve_dataset(options, source()), options, "cpu")
 
 
 def batches(samples: int, steps: int) -> list[Tensor]:
@@ -79,24 +80,26 @@ def batches(samples: int, steps: int) -> list[Tensor]:
 
 
 def main() -> None:
-    """Train the net and print its speed."""
+    """Train the nets and print their speed."""
     options = arguments()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     if options.matmul is not None:
         torch.set_float32_matmul_precision(options.matmul)
-    torch.manual_seed(options.seed)
-    x, y = training_split(options.dataset)
-    net = network(x[0].numel())
-    optimizer = torch.optim.SGD(net.parameters(), lr=LR, momentum=MOMENTUM)
+    train = prepared(options.dataset).train
+    x, y = train.x, train.y
     start = time.perf_counter()
-    for index in batches(len(y), options.steps):
-        optimizer.zero_grad()
-        loss = cross_entropy(net(x[index]), y[index])
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+    for seed in range(options.seed, options.seed + options.nets):
+        torch.manual_seed(seed)
+        net = network(x[0].numel())
+        optimizer = torch.optim.SGD(net.parameters(), lr=LR, momentum=MOMENTUM)
+        for index in batches(len(y), options.steps):
+            optimizer.zero_grad()
+            loss = cross_entropy(net(x[index]), y[index])
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
     seconds = time.perf_counter() - start
-    samples = options.steps * BATCH_SIZE
+    samples = options.nets * options.steps * BATCH_SIZE
     result = {
         "samples": samples,
         "seconds": seconds,

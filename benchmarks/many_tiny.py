@@ -19,8 +19,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from throughput import machine
+from benchmarks.measurements import machine
 
 INITS = ("kaiming_normal", "xavier_normal", "lecun_normal", "torch_default", "orthogonal")
 SWEEP = """\
@@ -86,7 +85,7 @@ def main() -> None:
         f"overhead of a run, {last.runs:,} runs / {first.runs:,}: {last.overhead_ms / first.overhead_ms:.2f};"
         f" memory {last.driver_mb / first.driver_mb:.2f}"
     )
-    print(machine())
+    print(", ".join(f"{key} {value}" for key, value in machine().items()))
 
 
 def measure(runs: int, seeds: int, workers: int) -> Measured:

@@ -1,119 +1,38 @@
-"""Compare the samples per second of `initbench run`, the bare loop and the DataLoader script.
+"""Compare `initbench run configs/relu_kaiming.yaml` with two scripts that train the same three seeds.
 
-The three are run in turn, `--repeats` times, each in a process of its own and for the same number of steps.
-initbench trains three seeds with evaluation, statistics and store on, into a fresh folder each time.
+Everything is timed from the start of the command to its end. The bare loop trains its nets one after another
+with torch's own number of threads; of the DataLoader script, one net is timed and counted three times.
+initbench evaluates, probes and stores as well, into a fresh folder each time.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-CONFIG = HERE.parent / "configs" / "relu_kaiming.yaml"
-BATCH_SIZE = 128
-INSIDE, END_TO_END = "initbench, training", "initbench, end to end"
-BARE, LOADER = "bare loop", "DataLoader script"
-Figures = dict[str, list[float]]
+from benchmarks.measurements import Measurement, initbench, measure_repeatedly, ratios, script, seconds_of
+
+CONFIG = Path(__file__).resolve().parents[1] / "configs" / "relu_kaiming.yaml"
+SEEDS = 3
 
 
-def arguments() -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each (default 3)")
-    parser.add_argument("--steps", type=int, default=2000, help="updates of each run (default 2000)")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds of initbench (default 3)")
-    parser.add_argument("--threads", type=int, help="threads of the two scripts; default: torch's own")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return parser.parse_args()
+def measure(repeats: int, steps: int = 2000) -> list[Measurement]:
+    """Return the speed of the command relative to both scripts."""
 
+    def command() -> float:
+        with tempfile.TemporaryDirectory(prefix="initbench-benchmark-") as runs:
+            options = [f"train.steps={steps}", f"seeds={SEEDS}", "data.fallback=null", "--runs-dir", runs]
+            return seconds_of(initbench("run", str(CONFIG), *options, "--quiet", "--device", "cpu"))
 
-def main() -> None:
-    """Measure and print the figures."""
-    options = arguments()
-    figures: Figures = {INSIDE: [], END_TO_END: [], BARE: [], LOADER: []}
-    for repeat in range(options.repeats):
-        print(f"repeat {repeat + 1} of {options.repeats}", file=sys.stderr, flush=True)
-        inside, end_to_end = initbench(options.steps, options.seeds)
-        figures[INSIDE].append(inside)
-        figures[END_TO_END].append(end_to_end)
-        figures[BARE].append(script("bare_loop.py", options))
-        figures[LOADER].append(script("dataloader_script.py", options))
-    if options.json:
-        print(json.dumps({"steps": options.steps, "seeds": options.seeds, "machine": machine(), **figures}))
-    else:
-        print(report(figures, options))
+    def bare() -> float:
+        return seconds_of(script("bare_loop.py", "--steps", str(steps), "--nets", str(SEEDS)))
 
+    def loader() -> float:
+        return SEEDS * seconds_of(script("dataloader_script.py", "--steps", str(steps)))
 
-def initbench(steps: int, seeds: int) -> tuple[float, float]:
-    """Return the training samples per second of an `initbench run`: of the training and of the command.
-
-    The training time is that of the slowest cohort: updates, evaluations and probes. Cohorts train at the
-    same time, each in a worker.
-    """
-    with tempfile.TemporaryDirectory(prefix="initbench-benchmark-") as runs:
-        command = [sys.executable, "-m", "initbench", "run", str(CONFIG), f"train.steps={steps}"]
-        command += [f"seeds={seeds}", "data.fallback=null", "--runs-dir", runs, "--quiet", "--device", "cpu"]
-        start = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        whole = time.perf_counter() - start
-        records = [json.loads(path.read_text(encoding="utf-8")) for path in Path(runs).glob("*/run.json")]
-    if len(records) != seeds or any(
-        record["steps"] != steps or record["final"] is None for record in records
-    ):
-        raise RuntimeError("the runs did not train to the end")
-    samples = steps * BATCH_SIZE * seeds
-    return samples / max(record["timings"]["total"] for record in records), samples / whole
-
-
-def script(name: str, options: argparse.Namespace) -> float:
-    """Return the samples per second that a script of this folder reports for its loop."""
-    command = [sys.executable, str(HERE / name), "--steps", str(options.steps)]
-    if options.threads is not None:
-        command += ["--threads", str(options.threads)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(json.loads(done.stdout)["samples_per_second"])
-
-
-def report(figures: Figures, options: argparse.Namespace) -> str:
-    """Print the figures and their ratios, each with its range over the repeats."""
-    repeats = f"n = {options.repeats} repeats in turn, median (min to max)"
-    lines = [f"{options.steps:,} steps, batch {BATCH_SIZE}; initbench: {options.seeds} seeds; {repeats}", ""]
-    if options.threads is not None:
-        lines.insert(1, f"scripts: {options.threads} thread(s)")
-    lines += [f"{name:<24}{_range(values, ',.0f'):>34}  samples/s" for name, values in figures.items()]
-    lines.append("")
-    for ours in (INSIDE, END_TO_END):
-        for theirs in (BARE, LOADER):
-            ratios = [a / b for a, b in zip(figures[ours], figures[theirs], strict=True)]
-            lines.append(f"{ours} / {theirs:<20}{_range(ratios, '.2f'):>24}")
-    return "\n".join([*lines, "", machine()])
-
-
-def _range(values: Sequence[float], form: str) -> str:
-    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
-
-
-def machine() -> str:
-    """Return one line with the processor and the versions."""
-    import torch
-
-    from initbench.runner.environment import machine_record as describe
-
-    found = describe(torch.device("cpu"))
-    load = f"load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
-    return ", ".join(filter(None, [str(found["processor"]), f"{found['cores']} cores", versions, load]))
-
-
-if __name__ == "__main__":
-    main()
+    ours, bare_seconds, loader_seconds = measure_repeatedly(repeats, command, bare, loader)
+    name = f"run of relu_kaiming, {SEEDS} seeds × {steps:,} steps"
+    return [
+        Measurement(f"bare loop / {name}", ratios(bare_seconds, ours), target=1.7),
+        Measurement(f"DataLoader script / {name}", ratios(loader_seconds, ours), target=5.0),
+    ]

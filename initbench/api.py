@@ -52,11 +52,12 @@ from initbench.render.run_documents import compare_document, runs_document
 from initbench.render.run_tables import print_experiment
 from initbench.render.text import DASH, plural
 from initbench.report.build import build_page
+from initbench.report.drawing import PictureDrawer
 from initbench.report.figure import ReportFigure, to_svg
 from initbench.report.figure_selection import select_figure
 from initbench.report.page import ReportPage, render_page
 from initbench.report.probe_page import build_probe_page
-from initbench.report.report_runs import NoLayers, ReportRuns, load_report_runs
+from initbench.report.report_runs import ReportRuns, report_of_tables
 from initbench.report.views.convergence import convergence_figures
 from initbench.runner.device import resolve_device
 from initbench.runner.pending import RunLimits
@@ -324,7 +325,8 @@ class RunComparison(_Printable):
             MissingExtraError: If the packages of the extra `report` are not installed.
             UsageError: If no run is finished, or the file cannot be written.
         """
-        _save_page(path, build_page(self._report_runs()))
+        with PictureDrawer() as drawer:
+            _save_page(path, build_page(self._report_runs(), drawer=drawer), drawer)
 
     def figure(self, kind: str, *, step: int | None = None) -> ReportFigure:
         """Return a figure, which notebooks show; with a baseline, it shows differences or ratios.
@@ -341,7 +343,7 @@ class RunComparison(_Printable):
     def _report_runs(self) -> ReportRuns:
         if not any(row.n for table in self.tables for row in table.rows):
             raise UsageError("no run is finished, so there is nothing to report")
-        return load_report_runs(_StoredRuns(self.stores), analyse(self.tables, self.view))
+        return report_of_tables(_StoredRuns(self.stores), analyse(self.tables, self.view))
 
     def _print(self, console: Console) -> None:
         print_tables(console, self.tables, self.view)
@@ -368,7 +370,7 @@ class _StoredRuns:
 
 def _convergence_html(tables: Sequence[Table], view: View) -> str:
     """Return the first figure of convergence as SVG; empty without evaluations or without the extra."""
-    report = load_report_runs(NoLayers(), analyse(tables, view))
+    report = report_of_tables(_StoredRuns({}), analyse(tables, view))
     try:
         figures = [to_svg(figure) for figure in list(convergence_figures(report))[:1]]
     except MissingExtraError:
@@ -376,8 +378,8 @@ def _convergence_html(tables: Sequence[Table], view: View) -> str:
     return "".join(f"<div>{svg}</div>" for svg in figures)
 
 
-def _save_page(path: str | Path, page: ReportPage) -> None:
-    write_output(Path(path), render_page(page))
+def _save_page(path: str | Path, page: ReportPage, drawer: PictureDrawer | None = None) -> None:
+    write_output(Path(path), render_page(page, drawer))
 
 
 def run(

@@ -1,4 +1,4 @@
-"""A parallel map over processes, which is used only for enough items to be worth it."""
+"""Processes for the work of one command: a parallel map, and processes that work in the background."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from initbench.machine import available_cores
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -16,15 +19,10 @@ Result = TypeVar("Result")
 MIN_PARALLEL_ITEMS = 200
 """Number of items from which on processes are started; reading that many runs takes a second."""
 _CHUNK_SIZE = 20
+"""Number of items that a process receives at a time."""
 
 
-def parallel_map(
-    act: Callable[[Item], Result],
-    items: Sequence[Item],
-    *,
-    min_items: int | None = None,
-    chunk_size: int = _CHUNK_SIZE,
-) -> Generator[Result]:
+def parallel_map(act: Callable[[Item], Result], items: Sequence[Item]) -> Generator[Result]:
     """Yield `act(item)` for each item, in order; an exception of `act` is raised and ends the iteration.
 
     Items and results must be picklable. If a worker process dies, the remaining items are processed in this
@@ -32,32 +30,43 @@ def parallel_map(
 
     Args:
         act: A function that can be pickled.
-        items: The items.
-        min_items: Number of items from which on processes are started; default: MIN_PARALLEL_ITEMS.
-        chunk_size: Number of items that a process receives at a time.
+        items: The items; from MIN_PARALLEL_ITEMS on, processes are started.
     """
-    workers = min(available_cores(), len(items) // chunk_size)
-    if (
-        len(items) < (MIN_PARALLEL_ITEMS if min_items is None else min_items)
-        or workers < 2
-        or not _may_fork()
-    ):
+    workers = min(available_cores(), len(items) // _CHUNK_SIZE) if len(items) >= MIN_PARALLEL_ITEMS else 1
+    pool = background_processes(workers) if workers > 1 else None
+    if pool is None:
         yield from map(act, items)
         return
-    from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
 
     done = 0
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("fork"), initializer=_ignore_interrupts)
     try:
-        for result in pool.map(act, items, chunksize=chunk_size):
+        for result in pool.map(act, items, chunksize=_CHUNK_SIZE):
             yield result
             done += 1
     except (BrokenProcessPool, OSError):  # a worker was killed, or the system refused to start one
         yield from map(act, items[done:])
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def background_processes(count: int) -> Executor | None:
+    """Return processes that work for this one in the background; they ignore Ctrl-C.
+
+    Shut them down at the end. If one dies, waiting for a result raises BrokenProcessPool.
+
+    Args:
+        count: Number of processes.
+
+    Returns:
+        The processes, forked at the first task, or None if `count` is 0 or this process must not fork.
+    """
+    if count < 1 or not _may_fork():
+        return None
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    return ProcessPoolExecutor(count, mp_context=get_context("fork"), initializer=_ignore_interrupts)
 
 
 def _may_fork() -> bool:

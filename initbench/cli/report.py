@@ -39,6 +39,7 @@ def report(
     from initbench.analysis.selection import Selection
     from initbench.render.compare.display_options import View
     from initbench.report.build import build_page
+    from initbench.report.drawing import PictureDrawer
     from initbench.report.report_runs import compare_for_report
 
     check_report_file(output)
@@ -46,4 +47,6 @@ def report(
     view = View(baseline=baseline, confidence=confidence)
     keys = resolve_keys(by, selection.runs)
     report_runs = compare_for_report(selection.store, selection.runs, view, by=keys, target=target)
-    save_page(output, build_page(report_runs, command=command_line(), title=title))
+    with PictureDrawer() as drawer:
+        page = build_page(report_runs, command=command_line(), title=title, drawer=drawer)
+        save_page(output, page, drawer)

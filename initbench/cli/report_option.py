@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from initbench.analysis.tables import Table
     from initbench.cli.gate_options import GateReport
     from initbench.render.compare.display_options import View
+    from initbench.report.drawing import PictureDrawer
     from initbench.report.page import ReportPage, ReportSection
     from initbench.report.views.gates import GateOutcome
     from initbench.store.store import Store
@@ -82,26 +83,29 @@ def write_run_report(
     from initbench.render.compare.analysed_table import analyse
     from initbench.render.compare.display_options import View
     from initbench.report.build import build_page
-    from initbench.report.report_runs import load_report_runs
+    from initbench.report.drawing import PictureDrawer
+    from initbench.report.report_runs import report_of_tables
 
     if not any(row.n for table in tables for row in table.rows):
         typer.echo(f"initbench: {path} is not written: no run is finished", err=True)
         return
-    page = build_page(
-        load_report_runs(store, analyse(tables, view or View())),
-        command=command_line(),
-        gates=None if verdicts is None else _outcome(verdicts),
-        title=title,
-        leading=leading,
-    )
-    save_page(path, page)
+    with PictureDrawer() as drawer:
+        page = build_page(
+            report_of_tables(store, analyse(tables, view or View())),
+            command=command_line(),
+            gates=None if verdicts is None else _outcome(verdicts),
+            title=title,
+            leading=leading,
+            drawer=drawer,
+        )
+        save_page(path, page, drawer)
 
 
-def save_page(path: Path, page: ReportPage) -> None:
-    """Write a page and say so on stderr."""
+def save_page(path: Path, page: ReportPage, drawer: PictureDrawer | None = None) -> None:
+    """Write a page, whose figures `drawer` may have begun to draw, and say so on stderr."""
     from initbench.report.page import render_page
 
-    write_output(path, render_page(page))
+    write_output(path, render_page(page, drawer))
     typer.echo(f"written to {path}", err=True)
 
 

@@ -190,8 +190,8 @@ class ExperimentConfig(Section):
         for key, problem in self.init.misfits(setting):
             yield _key_issue(problem, key=key)
         form, labelled = form_of(self.data), self.data.labelled
-        if form is not None and labelled is not None and labelled < form.classes:
-            problem = f"{labelled:,} labels are too few for {form.classes:,} classes: each needs one at least"
+        if form is not None and labelled is not None and labelled < form.outputs:
+            problem = f"{labelled:,} labels are too few for {form.outputs:,} classes: each needs one at least"
             yield _key_issue(problem, key="data.labelled")
         for key, batch in self._batch_sizes():
             if batch < norm.min_batch:

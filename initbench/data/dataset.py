@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
+from initbench.components.target import TargetKind
 from initbench.data.sampling_order import ORDER_PATTERN
 from initbench.errors import DataError
 from initbench.registry import MAX_COUNT, Options, Registry, RegistryEntry, Section
@@ -166,14 +167,19 @@ class DataSource:
 class RawData:
     """A data set as loaded, before splitting and normalisation.
 
-    x_*: (N, C, H, W) or (N, D), uint8 or float32; y_*: (N,) int64, classes 0 … classes-1.
+    x_*: (N, C, H, W) or (N, D), uint8 or float32, or token ids (N, T) int64; y_*: see TargetKind.
     """
 
     x_train: Tensor
     y_train: Tensor
     x_test: Tensor
     y_test: Tensor
-    classes: int
+    classes: int = 0
+    """Number of classes, whose indices are 0 … classes-1; 0 if the targets are not class indices."""
+    target: TargetKind = TargetKind.CLASSES
+    """Kind of y."""
+    vocabulary: int | None = None
+    """Number of token ids, if the inputs are token ids 0 … vocabulary-1."""
     x_val: Tensor | None = None
     y_val: Tensor | None = None
 
@@ -215,18 +221,25 @@ class UnavailableError(DataError):
 
 @dataclass(frozen=True)
 class SampleShape:
-    """Shape of one sample, (C, H, W) or (D,), and the number of classes; a net must fit both."""
+    """Form of the inputs and targets of one sample; a net and a loss must fit both."""
 
     shape: tuple[int, ...]
-    classes: int
+    """Shape of an input: (C, H, W), (D,) or, for token ids, (T,)."""
+    outputs: int
+    """Number of outputs that a net needs, per position or pixel: the classes, real values or labels."""
+    target: TargetKind = TargetKind.CLASSES
+    target_shape: tuple[int, ...] = ()
+    """Shape of a target: () for one class index or value."""
+    vocabulary: int | None = None
+    """Number of token ids, if inputs are token ids (int64); None if they are real values (float32)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(RegistryEntry):
     """A registry entry; its `options` extend DataOptions.
 
-    `form(options)` returns the sample shape and number of classes of the published set, or None if they are
-    known only from its file.
+    `form(options)` returns the form of the samples of the published set, or None if it is known only from
+    its file.
 
     `locate(options, source)` finds the set, or downloads it unless `source.offline`, and computes its
     fingerprint. It raises UnavailableError if the set is neither on disk nor downloadable, and plain
@@ -239,18 +252,16 @@ class Dataset(RegistryEntry):
 
 
 def form_of(options: DataOptions) -> SampleShape | None:
-    """Return the shape of preprocessed samples and the number of classes under `options`.
-
-    None if they are known only once the set has been located.
-    """
+    """Return the form of preprocessed samples under `options`; None if it is known only from the file."""
     form = DATASETS[options.name].form(options)
     if form is None:
         return None
-    classes = form.classes if options.classes is None else len(options.classes)
+    outputs = form.outputs if options.classes is None else len(options.classes)
     shape = form.shape
     if options.resize is not None and len(shape) == 3:
         shape = (shape[0], *image_size(options.resize))
-    return SampleShape((math.prod(shape),) if options.whiten == "pca" else shape, classes)
+    shape = (math.prod(shape),) if options.whiten == "pca" else shape
+    return replace(form, shape=shape, outputs=outputs)
 
 
 def image_size(resize: int | list[int]) -> tuple[int, int]:

@@ -1,6 +1,8 @@
 """Preprocessing of a located data set to training tensors: split, scaled, normalised and whitened.
 
-Legend: N samples, C channels, H × W pixels, D features.
+Targets are never changed: real values are not standardised.
+
+Legend: N samples, C channels, H × W pixels, D features, T positions of a sequence.
 """
 
 from __future__ import annotations
@@ -13,14 +15,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from initbench.components.target import TargetKind
 from initbench.data.augment import Augment
-from initbench.data.dataset import DataOptions, RawData, ShiftOptions, image_size
+from initbench.data.dataset import DataOptions, RawData, SampleShape, ShiftOptions, image_size
 from initbench.data.distribution_shift import apply_shift
 from initbench.data.labels import corrupt_labels, select_classes, split_labelled
 from initbench.data.locate import ResolvedDataset
+from initbench.data.raw_checks import check_applicable, check_raw_data, raw_form
 from initbench.data.resizing import resize_images
 from initbench.data.sampling_order import SHUFFLED, Order, order_of
-from initbench.data.split import stratified_split
+from initbench.data.split import random_split, stratified_split
 from initbench.data.whiten import fit_whitening
 from initbench.errors import DataError
 from initbench.machine import require_memory
@@ -34,7 +38,11 @@ _CHUNK_VALUES = 1 << 18
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """One part of a data set. x: (N, C, H, W) or (N, D) float32; y: (N,) int64."""
+    """One part of a data set.
+
+    x: (N, C, H, W) or (N, D) float32, or token ids (N, T) int64; y: (N,) int64 for class labels, see
+    TargetKind for others.
+    """
 
     x: Tensor
     y: Tensor
@@ -43,11 +51,11 @@ class Split:
         return len(self.y)
 
     def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the samples at `index` (…), as x (…, *sample) and y (…)."""
+        """Return the samples at `index` (…), as x (…, *sample) and y (…, *target)."""
         # Four times as fast as self.x[index] for a matrix of indices.
         flat = index.reshape(-1)
         x, y = self.x.index_select(0, flat), self.y.index_select(0, flat)
-        return x.view(*index.shape, *self.x.shape[1:]), y.view(index.shape)
+        return x.view(*index.shape, *self.x.shape[1:]), y.view(*index.shape, *self.y.shape[1:])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +65,8 @@ class PreparedData:
     train: Split
     val: Split
     test: Split
-    classes: int
-    input_shape: tuple[int, ...]
-    """Shape of one sample: (C, H, W) or (D,)."""
+    form: SampleShape
+    """Form of the inputs and targets of one sample."""
     name: str
     """Name of the data set used."""
     requested: str
@@ -77,6 +84,21 @@ class PreparedData:
     """Order of the training samples in an epoch."""
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the input of one sample: (C, H, W), (D,) or, for token ids, (T,)."""
+        return self.form.shape
+
+    @property
+    def target(self) -> TargetKind:
+        """Kind of the targets."""
+        return self.form.target
+
+    @property
+    def classes(self) -> int:
+        """Number of classes; 0 if the targets are not class indices."""
+        return self.form.outputs if self.target.is_class_index else 0
+
+    @property
     def pretraining_x(self) -> Tensor:
         """Inputs of all training samples, the labelled ones first: (N, *input_shape)."""
         return self.train.x if self.unlabelled is None else torch.cat([self.train.x, self.unlabelled])
@@ -91,18 +113,16 @@ def preprocess(resolved: ResolvedDataset, options: DataOptions, device: torch.de
     small to split, or does not support an option.
     """
     raw = resolved.located.load()
-    _check_applicable(options, raw.x_train, resolved.located.name)
+    check_raw_data(raw)
+    check_applicable(options, raw, resolved.located.name)
     if options.classes is not None:
         raw = select_classes(raw, options.classes)
     _check_size(raw, options)
     if options.resize is not None:
         raw = resize_images(raw, image_size(options.resize))
-    loaded, labels = zip(*_split(raw, options.val_fraction), strict=True)
-    shift, scale = _normalisation(loaded[0], options.normalize)
-    inputs = _whiten(
-        [_normalise(x, shift, scale) for x in _shift_evaluation_data(loaded, options.shift)], options
-    )
-    whole, val, test = (Split(x=x.to(device), y=y.to(device)) for x, y in zip(inputs, labels, strict=True))
+    loaded, targets = zip(*_split(raw, options.val_fraction), strict=True)
+    inputs, shift, scale = _prepare_inputs(loaded, options)
+    whole, val, test = (Split(x=x.to(device), y=y.to(device)) for x, y in zip(inputs, targets, strict=True))
     train, unlabelled = _drop_labels(whole, options.labelled)
     noisy = corrupt_labels(train.y.cpu(), raw.classes, options.label_noise)
     wrong = int((noisy != train.y.cpu()).sum())
@@ -111,8 +131,7 @@ def preprocess(resolved: ResolvedDataset, options: DataOptions, device: torch.de
         train=train,
         val=val,
         test=test,
-        classes=raw.classes,
-        input_shape=tuple(train.x.shape[1:]),
+        form=replace(raw_form(raw), shape=tuple(train.x.shape[1:])),
         name=resolved.located.name,
         requested=resolved.requested,
         fingerprint=resolved.located.fingerprint,
@@ -122,6 +141,18 @@ def preprocess(resolved: ResolvedDataset, options: DataOptions, device: torch.de
         mislabelled=wrong,
         order=order_of(options.order, noisy),
     )
+
+
+def _prepare_inputs(loaded: Sequence[Tensor], options: DataOptions) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Return train, validation and test inputs, and the (shift, scale) of their normalisation.
+
+    Token ids are returned as they are.
+    """
+    if loaded[0].dtype == torch.int64:
+        return list(loaded), torch.tensor(0.0), torch.tensor(1.0)
+    shift, scale = _normalisation(loaded[0], options.normalize)
+    shifted = _shift_evaluation_data(loaded, options.shift)
+    return _whiten([_normalise(x, shift, scale) for x in shifted], options), shift, scale
 
 
 def renormalise(data: PreparedData, normalize: Literal["global", "per_feature"]) -> PreparedData:
@@ -153,23 +184,6 @@ def _drop_labels(whole: Split, count: int | None) -> tuple[Split, Tensor | None]
     labelled, unlabelled = (part.to(whole.x.device) for part in split_labelled(whole.y.cpu(), count))
     x, y = whole.take(labelled)
     return Split(x=x, y=y), whole.x[unlabelled] if len(unlabelled) else None
-
-
-def _check_applicable(options: DataOptions, x: Tensor, name: str) -> None:
-    if x.dim() == 4:
-        return
-    moved = options.shift is not None and any(options.shift.down_right)
-    of_images = {
-        "resize": options.resize is not None,
-        "augment": options.augment is not None,
-        "shift.translate": moved,
-    }
-    for key, is_set in of_images.items():
-        if is_set:
-            raise DataError(
-                f"data.{key} is for images, but a sample of {name} is a list of {x.shape[1]:,} features:"
-                f" remove data.{key} or choose a data set of images"
-            )
 
 
 def _check_size(raw: RawData, options: DataOptions) -> None:
@@ -221,7 +235,11 @@ def _split(raw: RawData, val_fraction: float) -> list[tuple[Tensor, Tensor]]:
             f" {val_samples} for validation leave none to train on"
         )
     stream = stream_generator(_SPLIT_SEED, "data", "validation")
-    parts = stratified_split(raw.y_train, [samples - val_samples, val_samples], stream)
+    sizes = [samples - val_samples, val_samples]
+    if raw.target is TargetKind.CLASSES:
+        parts = stratified_split(raw.y_train, sizes, stream)
+    else:
+        parts = random_split(samples, sizes, stream)
     return [*((raw.x_train[part], raw.y_train[part]) for part in parts), test]
 
 

@@ -1,4 +1,4 @@
-"""Stratified splits of a labelled set."""
+"""Random splits of a set, stratified by class where there are classes."""
 
 from __future__ import annotations
 
@@ -25,4 +25,14 @@ def stratified_split(labels: Tensor, sizes: Sequence[int], generator: torch.Gene
         position[members] = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     # Stable: members of different classes at the same position keep their shuffled order.
     order = shuffled[position.argsort(stable=True)]
+    return [part.sort().values for part in torch.split(order, list(sizes))]
+
+
+def random_split(samples: int, sizes: Sequence[int], generator: torch.Generator) -> list[Tensor]:
+    """Return disjoint index sets of the given sizes, drawn at random from 0 … samples−1 and sorted.
+
+    `sizes` must add up to `samples`.
+    """
+    assert sum(sizes) == samples
+    order = torch.randperm(samples, generator=generator)
     return [part.sort().values for part in torch.split(order, list(sizes))]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -43,8 +43,8 @@ class _Part:
     pretraining_samples: int = 0
     """Number of samples in pre-training."""
     accuracy: dict[int, float] = field(default_factory=dict)
-    at: dict[tuple[int, ...], int] = field(default_factory=dict)
-    """Last update of each cohort, by its seeds of the experiment."""
+    at: dict[int, int] = field(default_factory=dict)
+    """Last update of each run, by its seed."""
     pretrained: dict[tuple[int, ...], int] = field(default_factory=dict)
     """Last update of each cohort in pre-training, by its seeds."""
     bar: TaskID | None = None
@@ -107,9 +107,8 @@ class LiveProgress:
                     self._show_pretraining(part, tuple(cohort[run][1] for run in runs), event)
             case Advanced(step, losses):
                 for part, runs in self._by_experiment(cohort):
-                    seeds = tuple(cohort[run][1] for run in runs)
-                    if some := [losses[run] for run in runs if run in losses]:
-                        self._advance(part, seeds, step, some)
+                    if some := {cohort[run][1]: losses[run] for run in runs if run in losses}:
+                        self._advance(part, step, some)
             case Evaluated(run, entry):
                 config, seed = cohort[run]
                 self._parts[id(config)].accuracy[seed] = entry["val_accuracy"]
@@ -142,22 +141,21 @@ class LiveProgress:
         else:
             self.say(f"{part.config.name}: {where}, loss {event.loss:.3g}")
 
-    def _advance(self, part: _Part, seeds: tuple[int, ...], step: int, losses: Sequence[float]) -> None:
-        """Update the bar of an experiment a few times a second, with the mean loss of its runs."""
-        previous = part.at.get(seeds)
-        if previous is None:
-            previous = step - 1
-            if previous:
-                count = text.plural(len(seeds), "run")
-                self.say(f"{part.config.name}: resuming {count} at step {previous:,}")
-        part.updates += len(losses) * (step - previous)
-        part.at[seeds] = step
+    def _advance(self, part: _Part, step: int, losses: Mapping[int, float]) -> None:
+        """Update the bar of an experiment a few times a second, with the mean loss of its runs by seed."""
+        new = [seed for seed in losses if seed not in part.at]
+        if new and step > 1:
+            count = text.plural(len(new), "run")
+            self.say(f"{part.config.name}: resuming {count} at step {step - 1:,}")
+        part.at |= dict.fromkeys(new, step - 1)
+        part.updates += sum(step - part.at[seed] for seed in losses)
+        part.at |= dict.fromkeys(losses, step)
         now = time.monotonic()
         if self._bars is None or part.bar is None or now - part.last < _REFRESH_SECONDS:
             return
         part.last = now
-        completed = sum(len(seeds) * step for seeds, step in part.at.items()) // part.runs
-        loss = float(sum(losses) / len(losses))
+        completed = sum(part.at.values()) // part.runs
+        loss = sum(losses.values()) / len(losses)
         self._bars.update(part.bar, completed=completed, note=part.note(loss, now))
 
     def _end(self, config: ExperimentConfig, seed: int, *, is_finished: bool) -> None:
@@ -167,8 +165,8 @@ class LiveProgress:
         part.ended += 1
         if is_finished:
             part.finished += 1
-            reported = next((step for seeds, step in part.at.items() if seed in seeds), part.steps)
-            part.updates += part.steps - reported  # workers report only a few times a second
+            # Workers report only a few times a second.
+            part.updates += part.steps - part.at.get(seed, part.steps)
         if part.ended == part.runs and self._bars is not None and part.bar is not None:
             self._bars.remove_task(part.bar)
             part.bar = None

@@ -16,7 +16,7 @@ from rich.text import Text
 from initbench.config.schema import ExperimentConfig
 from initbench.render import text
 from initbench.runner.recorder import Cohort
-from initbench.train.events import Advanced, Diagnosed, Evaluated, Pretrained, RunEvent, RunFailed
+from initbench.train.events import Advanced, Diagnosed, Evaluated, Pretrained, Released, RunEvent, RunFailed
 
 _REFRESH_SECONDS = 0.25
 _BAR = 20
@@ -100,6 +100,9 @@ class SweepDisplay:
             case Evaluated(run, entry):
                 config, seed = cohort[run]
                 self._accuracy[id(config), seed] = entry["val_accuracy"]
+            case Released(runs):
+                left = {(id(cohort[run][0]), cohort[run][1]) for run in runs}
+                self._line(cohort).unfinished -= left
             case Diagnosed(run, result):
                 self._end(*cohort[run], str(result["status"]))
             case RunFailed(run):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
+from initbench.analysis.load_runs import garbage_collection_off
 from initbench.analysis.run_summary import RunSummary
 from initbench.render.text import one_line, plural
+from initbench.report.drawing import PictureDrawer
 from initbench.report.figure import ReportFigure
 from initbench.report.page import ReportPage, ReportSection
 from initbench.report.report_runs import ReportRuns
@@ -25,24 +28,54 @@ from initbench.report.views.verdicts import verdict_section
 
 FigureBuilder = Callable[[ReportRuns], Iterator[ReportFigure]]
 
-FIGURE_SECTIONS: Sequence[tuple[str, str, FigureBuilder]] = (
-    ("histograms", "Histograms, layer by layer", histogram_figures),
-    ("depth", "The signal against depth", depth_figures),
-    ("heat", "Layers and steps", heat_map_figures),
-    ("convergence", "Convergence", convergence_figures),
-    ("forest", "Means and differences", forest_figures),
-    ("sweep", "Accuracy over two keys", sweep_figures),
-    ("batch-norm", "Batch norm", batch_norm_figures),
-    ("covariate-shift", "Internal covariate shift", covariate_shift_figures),
-    ("pretraining", "Layer-wise pre-training", pretraining_figures),
+
+@dataclass(frozen=True)
+class FigureSection:
+    """A section of the page that consists of figures."""
+
+    key: str
+    title: str
+    build: FigureBuilder
+    """Yields the figures that the runs allow."""
+    shows_layers: bool = True
+    """Whether the figures need the layers of the runs, whose reading takes long."""
+
+
+FIGURE_SECTIONS: Sequence[FigureSection] = (
+    FigureSection("histograms", "Histograms, layer by layer", histogram_figures),
+    FigureSection("depth", "The signal against depth", depth_figures),
+    FigureSection("heat", "Layers and steps", heat_map_figures),
+    FigureSection("convergence", "Convergence", convergence_figures, shows_layers=False),
+    FigureSection("forest", "Means and differences", forest_figures, shows_layers=False),
+    FigureSection("sweep", "Accuracy over two keys", sweep_figures, shows_layers=False),
+    FigureSection("batch-norm", "Batch norm", batch_norm_figures),
+    FigureSection("covariate-shift", "Internal covariate shift", covariate_shift_figures),
+    FigureSection("pretraining", "Layer-wise pre-training", pretraining_figures),
 )
-"""Sections of figures: key, title, and the function that yields the figures that the runs allow."""
+"""The sections of figures in the order of the page."""
 
 
 def figures_of(report: ReportRuns) -> Iterator[ReportFigure]:
     """Yield all figures in the order of the page."""
-    for _, _, build in FIGURE_SECTIONS:
-        yield from build(report)
+    for section in FIGURE_SECTIONS:
+        yield from section.build(report)
+
+
+def _figures_by_section(
+    report: ReportRuns, drawer: PictureDrawer | None
+) -> dict[str, tuple[ReportFigure, ...]]:
+    """Return the figures of each section, of which `drawer` draws the first while others are built.
+
+    Figures without layers come first, so that they are drawn while the layers are read.
+    """
+    by_section: dict[str, tuple[ReportFigure, ...]] = {}
+    with garbage_collection_off():  # there are a million numbers, and no cycles
+        for section in sorted(FIGURE_SECTIONS, key=lambda section: section.shows_layers):
+            for figure in section.build(report):
+                by_section[section.key] = (*by_section.get(section.key, ()), figure)
+                if drawer is not None:
+                    drawer.start(figure)
+    return by_section
 
 
 def build_page(
@@ -52,6 +85,7 @@ def build_page(
     gates: GateOutcome | None = None,
     title: str | None = None,
     leading: Sequence[ReportSection] = (),
+    drawer: PictureDrawer | None = None,
 ) -> ReportPage:
     """Return the page of stored runs.
 
@@ -61,13 +95,23 @@ def build_page(
         gates: Results of the gates of the command, if it has any.
         title: Heading; named after the rows if None.
         leading: Sections before the verdict.
+        drawer: Starts to draw each figure when it is built; pass it to `render_page`, too.
+
+    Raises:
+        StoreError: If a file of a run is damaged.
     """
-    sections = [*leading, verdict_section(report, gates)]
-    for key, heading, build in FIGURE_SECTIONS:
-        figures = tuple(build(report))
-        if figures:
-            sections.append(ReportSection(key, heading, figures=figures))
-    sections += [details_section(report), runs_section(report)]
+    figures = _figures_by_section(report, drawer)
+    sections = [
+        *leading,
+        verdict_section(report, gates),
+        *(
+            ReportSection(section.key, section.title, figures=figures[section.key])
+            for section in FIGURE_SECTIONS
+            if section.key in figures
+        ),
+        details_section(report),
+        runs_section(report),
+    ]
     layers = [layer["index"] for row in report.rows for moment in row.moments for layer in moment.layers[0]]
     runs = [run for row in report.rows for run in row.summaries]
     return ReportPage(

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
 from initbench import __version__
-from initbench.analysis.process_map import parallel_map
 from initbench.errors import MissingExtraError
-from initbench.report.figure import TABLE, ReportFigure, has_engine, require_vl_convert, start_engine, to_svg
-from initbench.report.panels import MAX_PANELS, PLACES
-from initbench.report.parameters import AT_STEP, STEP
+from initbench.report.drawing import PictureDrawer
+from initbench.report.figure import TABLE, ReportFigure, require_vl_convert
 from initbench.report.theme import RowStyle, vega_config
 
 MAX_TABLE_ROWS = 200
@@ -24,10 +20,6 @@ MAX_TABLE_ROWS = 200
 
 MANY_ROWS = 10
 """Number of rows beyond which the legend has a search field and buttons for all rows."""
-
-_MIN_PARALLEL_FIGURES = 5
-"""Number of pictures from which on they are drawn by several processes, each of which starts a V8 engine."""
-_EMBED = "window.initbenchVega = {vegaEmbed, vega};"
 
 
 @dataclass(frozen=True)
@@ -92,28 +84,40 @@ def require_packages() -> None:
     require_vl_convert()
 
 
-def render_page(page: ReportPage) -> str:
+def render_page(page: ReportPage, drawer: PictureDrawer | None = None) -> str:
     """Return the page as HTML.
+
+    Args:
+        page: The content.
+        drawer: Draws the figures; it may have begun before. If None, a new one does.
 
     Raises:
         MissingExtraError: If the packages of the extra `report` are not installed.
     """
     environment = _environment()
-    template = environment.get_template("report.html.j2")
+    if drawer is None:
+        with PictureDrawer() as new_drawer:
+            return _rendered(environment, page, new_drawer)
+    return _rendered(environment, page, drawer)
+
+
+def _rendered(environment: Any, page: ReportPage, drawer: PictureDrawer) -> str:
     figures = [figure for section in page.sections for figure in section.figures]
-    library, pictures = _draw_all(figures)
+    for figure in figures:
+        drawer.start(figure)
+    data = {figure.key: _figure_data(figure) for figure in figures}
     return str(
-        template.render(
+        environment.get_template("report.html.j2").render(
             page=page,
             version=__version__,
-            svg=pictures,
-            data={figure.key: _figure_data(figure) for figure in figures},
+            svg={figure.key: drawer.picture(figure) for figure in figures},
+            data=data,
             figure_rows=_table_rows,
             max_rows=MAX_TABLE_ROWS,
             many_rows=MANY_ROWS,
             style=_asset("report.css"),
             script=_asset("report.js"),
-            library=library,
+            library=drawer.library(),
             config=_json({"config": vega_config(legend=False), "table": TABLE, "baseline": page.baseline}),
         )
     )
@@ -135,49 +139,6 @@ def _environment() -> Any:
 
 def _asset(name: str) -> str:
     return files("initbench.report").joinpath("assets", name).read_text(encoding="utf-8")
-
-
-def _draw_all(figures: Sequence[ReportFigure]) -> tuple[str, dict[str, str]]:
-    """Return the JavaScript library, and the static pictures by key: most of the work, for all cores."""
-    items: list[ReportFigure | None] = [None, *figures]
-    if has_engine():  # forked processes could not draw
-        library, *pictures = map(_draw, items)
-    else:
-        library, *pictures = parallel_map(_draw, items, min_items=_MIN_PARALLEL_FIGURES, chunk_size=1)
-    return library, {figure.key: picture for figure, picture in zip(figures, pictures, strict=True)}
-
-
-def _draw(figure: ReportFigure | None) -> str:
-    return _library() if figure is None else _inline_svg(figure)
-
-
-@cache
-def _library() -> str:
-    """Return the JavaScript of Vega, Vega-Lite and vega-embed, which vl-convert contains."""
-    script = str(start_engine().javascript_bundle(_EMBED))
-    return re.sub("</(?=script)", r"<\\/", script, flags=re.IGNORECASE)
-
-
-def _inline_svg(figure: ReportFigure) -> str:
-    """Return the figure as an SVG element that scales with the page and that screen readers can name."""
-    svg = to_svg(_first_view(figure), legend=False)
-    start = svg.index("<svg")
-    return svg[start:].replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
-
-
-def _first_view(figure: ReportFigure) -> ReportFigure:
-    """Return the figure with only the data that it shows at first, which takes far less time to draw."""
-    transforms = figure.spec.get("transform", ())
-    indices: Sequence[int] = range(len(next(iter(figure.columns.values()), [])))
-    if AT_STEP in transforms:
-        starts, ends = figure.columns["step"], figure.columns["until"]
-        indices = [i for i in indices if starts[i] <= STEP["value"] < ends[i]]
-    if all(step in transforms for step in PLACES):
-        orders = figure.columns["order"]
-        drawn = sorted({orders[i] for i in indices})[:MAX_PANELS]
-        indices = [i for i in indices if orders[i] in drawn]
-    columns = {name: [values[i] for i in indices] for name, values in figure.columns.items()}
-    return replace(figure, columns=columns)
 
 
 def _figure_data(figure: ReportFigure) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import Any, Protocol
 
 from initbench.analysis.load_runs import garbage_collection_off
@@ -85,8 +85,16 @@ class ReportRow:
     style: RowStyle
     row: Row
     table: AnalysedTable
-    runs: list[StoredRun] = field(repr=False)
-    """The runs whose layers are shown: those of all seeds, or of one seed."""
+    read_runs: Callable[[], list[StoredRun]] = field(repr=False)
+    """Reads `runs`."""
+
+    @cached_property
+    def runs(self) -> list[StoredRun]:
+        """The runs whose layers are shown, those of all seeds or of one seed, read at the first use.
+
+        StoreError is raised if a file of a run is damaged.
+        """
+        return self.read_runs()
 
     @property
     def summaries(self) -> Sequence[RunSummary]:
@@ -171,7 +179,7 @@ def compare_for_report(
     by: Sequence[str] = (),
     target: float | None = None,
 ) -> ReportRuns:
-    """Compare runs in tables, and read the layers of the runs in their rows.
+    """Compare runs in tables; the layers of the runs in their rows are read at the first use.
 
     Args:
         store: The store of the runs.
@@ -182,12 +190,11 @@ def compare_for_report(
 
     Raises:
         UsageError: If no run is finished, or the baseline does not exist.
-        StoreError: If a file of a run is damaged.
     """
     placed = [run for run in runs if run.is_placed]
     if not any(run.is_complete for run in placed):
         raise UsageError(f"no finished runs in {store.root}; `initbench ls` lists all runs")
-    return load_report_runs(store, analyse(build_tables(placed, by=by, target=target), view))
+    return report_of_tables(store, analyse(build_tables(placed, by=by, target=target), view))
 
 
 class RunSource(Protocol):
@@ -197,23 +204,12 @@ class RunSource(Protocol):
         """Read a run; None if it does not exist."""
 
 
-class NoLayers:
-    """Source of runs for figures that do not show layers."""
-
-    def read_if_there(self, _run_id: str) -> StoredRun | None:
-        """Return None."""
-        return None
-
-
-def load_report_runs(store: RunSource, tables: Sequence[AnalysedTable]) -> ReportRuns:
-    """Read the layers of the runs in the rows of comparison tables.
+def report_of_tables(store: RunSource, tables: Sequence[AnalysedTable]) -> ReportRuns:
+    """Return the runs in the rows of comparison tables; their layers are read at the first use.
 
     Args:
         store: The source of the runs.
         tables: The tables, whose order of rows determines the styles.
-
-    Raises:
-        StoreError: If a file of a run is damaged.
     """
     rows = [(table, row) for table in tables for row in table.rows]
     total = sum(row.n for _, row in rows)
@@ -223,18 +219,23 @@ def load_report_runs(store: RunSource, tables: Sequence[AnalysedTable]) -> Repor
         notes.append(
             f"Layers and histograms are those of one seed of each row, since there are {total:,} runs."
         )
-    with garbage_collection_off():
-        report_rows = [
-            ReportRow(
-                _row_name(table, row, tables),
-                row_style(index),
-                row,
-                table,
-                _read_runs(store, row, has_all_seeds=has_all_seeds),
-            )
-            for index, (table, row) in enumerate(rows)
-        ]
+
+    @cache
+    def read_all() -> list[list[StoredRun]]:
+        """Read the runs of all rows at once, which saves garbage collections."""
+        with garbage_collection_off():
+            return [_read_runs(store, row, has_all_seeds=has_all_seeds) for _, row in rows]
+
+    names = [_row_name(table, row, tables) for table, row in rows]
+    report_rows = [
+        ReportRow(names[index], row_style(index), row, table, partial(_item, read_all, index))
+        for index, (table, row) in enumerate(rows)
+    ]
     return ReportRuns(list(tables), report_rows, notes)
+
+
+def _item(read_all: Callable[[], list[list[StoredRun]]], index: int) -> list[StoredRun]:
+    return read_all()[index]
 
 
 def _row_name(table: AnalysedTable, row: Row, tables: Sequence[AnalysedTable]) -> str:

@@ -104,8 +104,10 @@ def text_width(text: str, font_size: float) -> float:
     return sum(_WIDTHS.get(sign, 1.0 if ord(sign) > _FIRST_WIDE_SIGN else 0.6) for sign in text) * font_size
 
 
-PRINT_FONT = "'Liberation Sans', Arial, Helvetica, sans-serif"
-"""Fonts of print, whose characters have the same widths; vl-convert contains the first."""
+MEASURED_FONT = "Liberation Sans"
+"""A font that vl-convert contains, so that texts have the same widths on all machines."""
+PRINT_FONT = f"'{MEASURED_FONT}', Arial, Helvetica, sans-serif"
+"""Fonts of print, whose characters have the same widths."""
 _FIRST_WIDE_SIGN = 0x2E80
 """Code point from which on signs are as wide as they are high: those of Chinese, Japanese and Korean."""
 _WIDTHS = {

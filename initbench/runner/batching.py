@@ -94,7 +94,7 @@ def choose_cohort_sizes(lots: Sequence[WorkItem], workers: int) -> list[int]:
 
     def seconds(pieces: int) -> float:
         groups = (
-            costs[i] * _stacked_cost(runs)
+            costs[i] * stacked_cost(runs)
             for i, (lot, size) in enumerate(zip(lots, cut(pieces), strict=True))
             for runs in _piece_sizes(lot.missing, size)
         )
@@ -126,5 +126,6 @@ def _piece_sizes(runs: int, size: int) -> list[int]:
     return [size] * whole + [rest] * bool(rest)
 
 
-def _stacked_cost(runs: int) -> float:
+def stacked_cost(runs: int) -> float:
+    """Return the time of a stacked batch of runs, in times of one run."""
     return SERIAL_FRACTION + (1.0 - SERIAL_FRACTION) * runs

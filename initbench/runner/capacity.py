@@ -15,7 +15,7 @@ def check_network(config: ExperimentConfig, data: PreparedData, *, copies: int) 
         ConfigError: If no such net can be built on such samples.
         AllocationError: If there is not enough memory.
     """
-    parameters = check(config.model, config.init, input_shape=data.input_shape, classes=data.classes)
+    parameters = check(config.model, config.init, input_shape=data.input_shape, classes=data.form.outputs)
     if data.train.x.device.type == "cpu":
         remedy = "choose a smaller model.width or model.depth"
         require_memory(copies * parameters, f"the net of {config.name}", remedy)

@@ -162,6 +162,6 @@ def _measure_forward_cost(net: _NetworkKey) -> ForwardCost:
 def _build_meta_network(net: _NetworkKey) -> Network | None:
     try:
         FAMILIES[net.options.family].check(net.options, net.form.shape)
-        return build_outline(net.options, net.form.shape, net.form.classes)
+        return build_outline(net.options, net.form.shape, net.form.outputs)
     except ConfigError:  # the net depends on the actual data
         return None

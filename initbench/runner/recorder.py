@@ -21,6 +21,7 @@ from initbench.train.events import (
     Evaluated,
     Pretrained,
     Probed,
+    Released,
     RunEvent,
     RunFailed,
     Shifted,
@@ -87,6 +88,9 @@ class Recorder:
             case Diagnosed(run, result, weights):
                 self._writers[run].finish(result, weights)
                 del self._writers[run]
+            case Released(runs):
+                for run in runs:
+                    self._writers.pop(run).stop("interrupted")
             case RunFailed(run, error):
                 self._writers.pop(run).stop("failed", error)
             case Pretrained() | Advanced():

@@ -82,7 +82,7 @@ def training_mode(config: ExperimentConfig, device: torch.device) -> Mode:
     autoencoder = options_of(config.init.scheme)
     sizes = [config.train.batch_size, EVALUATION_CHUNK, autoencoder.batch_size if autoencoder else None]
     form = form_of(config.data) or MIN_SAMPLE_SHAPE
-    ends = math.prod(form.shape), form.classes
+    ends = math.prod(form.shape), form.outputs
     mode = FAMILIES[config.model.family].mode
     modes = {mode(config.model, size, *ends) for size in sizes if size is not None}
     return "single" if "single" in modes else "vmap"

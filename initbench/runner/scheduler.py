@@ -1,23 +1,32 @@
-"""Train batches of runs in a worker pool: start and record them, and split them after failures."""
+"""Train batches of runs in a worker pool: start and record them, and split them after failures.
+
+A worker that finds no batch takes over half of the runs of the batch that would end last. The runs go on from
+their checkpoints, so their numbers stay the same.
+"""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from initbench.errors import InitbenchError, Terminated
-from initbench.runner.batching import group_by_step
-from initbench.runner.pending import Run, RunBatch, mark_done
+from initbench.runner.batching import group_by_step, stacked_cost
+from initbench.runner.pending import Run, RunBatch, count_open_batches, mark_done
 from initbench.runner.recorder import Recorder
-from initbench.runner.workers.base import Died, Event, Failed, Finished, Reported, WorkerPool
+from initbench.runner.workers.base import Died, Event, Failed, Finished, ReleaseRequest, Reported, WorkerPool
 from initbench.runner.workers.task import WorkerTask
 from initbench.store.store import Store
-from initbench.train.events import Advanced, Pretrained
+from initbench.train.events import Advanced, Pretrained, Released
 
 WAIT_SECONDS = 0.2
 STOP_SECONDS = 1.5
 """Seconds that workers have to send a last checkpoint after a signal."""
+MIN_SECONDS_SAVED = 1.0
+"""Minimum time by which a batch must end earlier for another worker to take over half of its runs. Starting a
+worker, writing the checkpoints and building the nets again takes about half of it."""
 MAX_DEATHS = 2
 """Worker deaths of a run that trains alone before the run counts as failed."""
 StartBatch = Callable[[RunBatch, int, str], tuple[WorkerTask, Recorder]]
@@ -28,10 +37,34 @@ class StopRequested(Terminated):
     """Stops a training like a signal: its runs are interrupted and can resume from their checkpoints."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _StartedBatch:
     group: RunBatch
     recorder: Recorder
+    device: str
+    is_release_requested: bool = False
+    _timed: list[tuple[float, int]] = field(default_factory=list)
+    """Times and steps of the first and the last report since the number of runs changed."""
+
+    def report(self, event: Advanced | Released) -> None:
+        """Keep the time of an update; the speed changes when runs leave."""
+        if isinstance(event, Released):
+            self._timed, self.is_release_requested = [], False
+        else:
+            self._timed[1:] = [(time.monotonic(), event.step)]
+
+    @property
+    def seconds_saved(self) -> float:
+        """Time by which the batch would end earlier if it released half of its runs; 0 if it is unknown.
+
+        Runs that start from scratch although they are stored have no checkpoint that could be claimed.
+        """
+        runs, ready = len(self.recorder.open_runs), self.group.runs[0].of.ready
+        if runs < 2 or ready is None or len(self._timed) < 2 or self.group.restarts:
+            return 0.0
+        (begin, first), (end, last) = self._timed
+        seconds = (ready.steps - last) * (end - begin) / max(1, last - first)
+        return seconds * (1.0 - stacked_cost(math.ceil(runs / 2)) / stacked_cost(runs))
 
 
 class Scheduler:
@@ -66,6 +99,7 @@ class Scheduler:
             while self._waiting or self._begun:
                 self._check()
                 self._start_waiting(workers)
+                self._share_work(workers)
                 self._crew.poll(self._handle_event, WAIT_SECONDS)
         except BaseException as error:
             try:
@@ -93,9 +127,24 @@ class Scheduler:
         ):
             group = self._next_batch()
             task, recorder = self._begin(group, self._number, device)
-            self._begun[self._number] = _StartedBatch(group, recorder)
+            self._begun[self._number] = _StartedBatch(group, recorder, device)
             self._number += 1
             self._crew.submit(task)
+
+    def _share_work(self, workers: int) -> None:
+        """Ask the batch that ends last for half of its runs if a worker is idle.
+
+        On a GPU a training would use the same device, or one on which the numbers may differ.
+        """
+        is_idle = not self._waiting and len(self._begun) < workers and self._crew.free_device() is not None
+        if not is_idle or any(begun.is_release_requested for begun in self._begun.values()):
+            return
+        on_cpu = {number: begun for number, begun in self._begun.items() if begun.device == "cpu"}
+        saved = {number: begun.seconds_saved for number, begun in on_cpu.items()}
+        last = max(saved, key=lambda number: saved[number], default=None)
+        if last is not None and saved[last] > MIN_SECONDS_SAVED:
+            on_cpu[last].is_release_requested = True
+            self._crew.request_release(ReleaseRequest(last, len(on_cpu[last].recorder.open_runs) // 2))
 
     def _next_batch(self) -> RunBatch:
         group = self._waiting.pop()
@@ -105,9 +154,14 @@ class Scheduler:
         return group
 
     def _handle_event(self, event: Event) -> None:
-        group, recorder = self._begun[event.task].group, self._begun[event.task].recorder
+        begun = self._begun[event.task]
+        group, recorder = begun.group, begun.recorder
         if isinstance(event, Reported):
             recorder.handle(event.event)
+            if isinstance(event.event, Advanced | Released):
+                begun.report(event.event)
+            if isinstance(event.event, Released):
+                self._requeue(group, [group.runs[run] for run in event.event.runs])
             if isinstance(event.event, Advanced | Pretrained):
                 self._check()
             return
@@ -159,6 +213,12 @@ class Scheduler:
             return 0 if group.restarts else self._store.checkpoint_step(run.run_id)
 
         self._replace_batch(group, [replace(group, runs=some) for some in group_by_step(runs, step_of, size)])
+
+    def _requeue(self, group: RunBatch, runs: Sequence[Run]) -> None:
+        """Let another worker go on with these runs of a batch, which trains the others."""
+        released = replace(group, runs=tuple(runs))
+        count_open_batches([released])
+        self._waiting.append(released)
 
     def _replace_batch(self, group: RunBatch, groups: Sequence[RunBatch]) -> None:
         mark_done(group, instead=groups)

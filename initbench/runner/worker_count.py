@@ -21,6 +21,8 @@ START_SECONDS = 1.0 if can_fork() else 5.0
 """Time to start a worker: fork and data set, or else Python process, torch import and data set."""
 IN_PROCESS_SPEEDUP = {"vmap": 1.4, "single": 1.0}
 """Speed of this process with two threads, relative to a worker with one thread."""
+RELEASE_SECONDS = 0.5
+"""Time that runs lose when another worker takes them over: checkpoint, start of a training."""
 MAX_TIMED_NETS = 4
 """Maximum number of stacked runs to time: each is nearly as fast as in a large cohort.
 A run that is timed alone is half as fast."""
@@ -38,7 +40,10 @@ def optimal_worker_count(seconds: float, runs: int, mode: Mode, *, started: bool
     times = {1: seconds / IN_PROCESS_SPEEDUP[mode]}
     for workers in range(2, available + 1):
         share = -(-runs // workers) / runs  # of the busiest worker
-        times[workers] = (0.0 if started else START_SECONDS) + seconds * share
+        ends = [seconds * share]
+        if mode == "vmap":  # an idle worker takes over stacked runs of a busy one
+            ends.append(seconds / workers + RELEASE_SECONDS)
+        times[workers] = (0.0 if started else START_SECONDS) + min(ends)
     return min(times, key=lambda workers: times[workers])
 
 

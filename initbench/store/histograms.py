@@ -40,14 +40,20 @@ def parse_histogram(record: Mapping[str, Any]) -> Histogram:
     Args:
         record: Has `counts`, `below`, `above` and `nan`, and either `edges` or `span` = [low, high].
     """
-    counts = [int(count) for count in record["counts"]]
+    counts = list(map(int, record["counts"]))
     if "edges" in record:
-        edges = [float(edge) for edge in record["edges"]]
+        edges = list(map(float, record["edges"]))
     else:
         low, high = record["span"]
         width = (high - low) / len(counts)
         edges = [*(low + width * i for i in range(len(counts))), float(high)]
     return Histogram(edges, counts, int(record["below"]), int(record["above"]), int(record["nan"]))
+
+
+def histogram_range(record: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the first and the last edge of the histogram in a checked record."""
+    ends = record["edges"] if "edges" in record else record["span"]
+    return float(ends[0]), float(ends[-1])
 
 
 def layer_histograms(layer: Mapping[str, Any]) -> dict[str, Histogram]:

@@ -12,6 +12,8 @@ from torch import Tensor
 from initbench.components.optimizer import Optimizer, OptimizerState
 from initbench.components.schedule import Schedule
 from initbench.data.dataset import Dataset, DataSource, UnavailableError
+from initbench.data.raw_checks import check_raw_data, raw_form
+from initbench.errors import DataError
 from initbench.testing.check import (
     Check,
     SkippedError,
@@ -98,7 +100,7 @@ def check_factor(entry: Schedule) -> None:
 
 
 def check_data(entry: Dataset, source: DataSource) -> None:
-    """Check the fingerprint, the shapes and the labels of a data set."""
+    """Check the fingerprint, the shapes and the targets of a data set."""
     options = default_options(entry)
     try:
         located, again = entry.locate(options, source), entry.locate(options, source)
@@ -107,14 +109,14 @@ def check_data(entry: Dataset, source: DataSource) -> None:
     expect_that(located.fingerprint == again.fingerprint, "two calls of locate give two fingerprints")
     expect_that(located.name == entry.name, f"locate names the data set {located.name!r}")
     raw = located.load()
-    form = entry.form(options)
-    for x, y in ((raw.x_train, raw.y_train), (raw.x_test, raw.y_test)):
-        expect_that(len(x) == len(y) > 0, f"{len(x)} samples have {len(y)} labels")
-        if form is not None:
-            shape = tuple(x.shape[1:])
-            expect_that(shape == form.shape, f"samples have the shape {shape}, not {form.shape} as declared")
-        in_range = int(y.min()) >= 0 and int(y.max()) < raw.classes
-        expect_that(in_range, f"labels are not in 0 to {raw.classes - 1}")
+    try:
+        check_raw_data(raw)
+    except DataError as error:
+        expect_that(False, str(error))
+    declared = entry.form(options)
+    if declared is not None:
+        form = raw_form(raw)
+        expect_that(form == declared, f"samples have the form {form}, not {declared} as declared")
 
 
 def _parameters() -> list[Tensor]:

@@ -191,9 +191,9 @@ class Cohort(StackedRuns):
         loss, correct = self.each(self._score_one, (None, None))(self.parameters, buffers, x, y)
         return loss, correct
 
-    def keep(self, alive: list[int]) -> None:
+    def keep(self, alive: Sequence[int]) -> None:
         """Drop all other runs than those at these positions; also works between `gradients` and `update`."""
-        index = torch.tensor(alive, device=next(iter(self.parameters.values())).device)
+        index = torch.tensor(list(alive), device=next(iter(self.parameters.values())).device)
         self.parameters = {name: _rows(p, index) for name, p in self.parameters.items()}
         self.buffers = {name: b[index] for name, b in self.buffers.items()}
         self._optimizer.keep_runs(index)

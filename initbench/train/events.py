@@ -81,6 +81,13 @@ class Checkpointed:
 
 
 @dataclass(frozen=True)
+class Released:
+    """Runs that left their cohort after a checkpoint, so that another worker can go on with them."""
+
+    runs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Divergence:
     """Step and layer at which the loss of a run stopped being finite."""
 
@@ -135,7 +142,9 @@ class RunFailed:
 
 PretrainingEvent = Pretrained | Checkpointed
 """Events of pre-training."""
-TrainingEvent = Advanced | Evaluated | Probed | Shifted | Checkpointed | Ended
+TrainingEvent = Advanced | Evaluated | Probed | Shifted | Checkpointed | Released | Ended
 """Events of the training loop."""
-RunEvent = Pretrained | Advanced | Evaluated | Probed | Shifted | Checkpointed | Diagnosed | RunFailed
+RunEvent = (
+    Pretrained | Advanced | Evaluated | Probed | Shifted | Checkpointed | Released | Diagnosed | RunFailed
+)
 """Events for the recorder and the progress display."""

@@ -43,6 +43,7 @@ from initbench.train.events import (
     Ended,
     Evaluated,
     Probed,
+    Released,
     Shifted,
     TrainingEvent,
 )
@@ -115,6 +116,8 @@ class TrainingSetup:
     """Checkpoint of each network, all of the same step; empty for new runs."""
     checkpoint_seconds: float = math.inf
     """Minimum time between checkpoints."""
+    runs_to_release: Callable[[], int] = lambda: 0
+    """Return the number of runs to release at this step, for a worker that has nothing else to do."""
 
     def __post_init__(self) -> None:
         """Raise ValueError if the checkpoints are of different steps."""
@@ -183,17 +186,28 @@ class Training:
                     self._train(begin, end)
                 if self._runs:
                     self._evaluate_and_probe(end)
-                    self._checkpoint_if_due(end)
+                    self._checkpoint_or_release(end)
             self._finish()
 
-    def _checkpoint_if_due(self, step: int) -> None:
-        """Emit a checkpoint if the last one is old enough, or if a signal ends the training here."""
+    def _checkpoint_or_release(self, step: int) -> None:
+        """Emit the checkpoints that are due after a step, and release runs on request."""
+        if not 0 < step < self.steps:
+            return
         is_due = time.monotonic() - self._checkpointed >= self._setup.checkpoint_seconds
-        if (is_due or is_signal_waiting()) and 0 < step < self.steps:
-            for k, run in enumerate(self._runs):
-                self._emit(Checkpointed(run, self._checkpoint(k, step).dump()))
+        if is_due or is_signal_waiting():
+            self._emit_checkpoints(range(len(self._runs)), step)
             self._checkpointed = time.monotonic()
             raise_waiting_signal()
+        number = min(self._setup.runs_to_release(), len(self._runs) - 1)
+        if number > 0:
+            stay = len(self._runs) - number
+            self._emit_checkpoints(range(stay, len(self._runs)), step)
+            self._emit(Released(tuple(self._runs[stay:])))
+            self._keep(range(stay))
+
+    def _emit_checkpoints(self, positions: Sequence[int], step: int) -> None:
+        for k in positions:
+            self._emit(Checkpointed(self._runs[k], self._checkpoint(k, step).dump()))
 
     def _checkpoint(self, k: int, step: int) -> Checkpoint:
         return replace(
@@ -234,7 +248,7 @@ class Training:
                     self._emit(Shifted(run, entry))
             self._emit(Advanced(step + 1, dict(zip(self._runs, losses, strict=True))))
             if step + 1 < end:  # at the end, the checkpoint includes the evaluation
-                self._checkpoint_if_due(step + 1)
+                self._checkpoint_or_release(step + 1)
 
     def _random_layers(self, purpose: str, step: int) -> AbstractContextManager[None]:
         """Let random layers of a net of the user draw from a stream of this step; other nets have none."""
@@ -250,12 +264,16 @@ class Training:
                 self._probe(k, "end", step)
                 self._end(k, diverged=diverged)
         alive = [k for k, loss in enumerate(losses) if math.isfinite(loss)]
-        self._runs = [self._runs[k] for k in alive]
-        if alive:
-            self._batches.keep(alive)
-            self._cohort.keep(alive)
-            self._shift.keep(alive)
+        self._keep(alive)
         return [losses[k] for k in alive]
+
+    def _keep(self, positions: Sequence[int]) -> None:
+        """Drop all other runs than those at these positions; also works before an update."""
+        self._runs = [self._runs[k] for k in positions]
+        if self._runs:
+            self._batches.keep(positions)
+            self._cohort.keep(positions)
+            self._shift.keep(positions)
 
     def _divergence(self, k: int, step: int, x: Tensor) -> Divergence:
         parameters, buffers = self._cohort.run_state(k)

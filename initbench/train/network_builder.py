@@ -26,7 +26,7 @@ def _network(config: ExperimentConfig, data: PreparedData, seed: int) -> Network
         config.model,
         config.init,
         input_shape=data.input_shape,
-        classes=data.classes,
+        classes=data.form.outputs,
         seed=seed,
         batch=first_batch(data.train.x, config.train.batch_size, seed, data.order).cpu(),
     )

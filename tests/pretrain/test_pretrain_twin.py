@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, conv_transpose2d
 
 from initbench.data.batches import Batches
+from initbench.data.dataset import SampleShape
 from initbench.data.preprocessing import PreparedData, Split
 from initbench.models.build import build
 from initbench.models.network import Network
@@ -41,8 +42,7 @@ def bundle(shape: tuple[int, ...], samples: int = 96, unlabelled: int = 0) -> Pr
         train=split(samples),
         val=split(8),
         test=split(8),
-        classes=3,
-        input_shape=shape,
+        form=SampleShape(shape, 3),
         name="plane",
         requested="plane",
         fingerprint="",

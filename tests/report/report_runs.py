@@ -12,7 +12,7 @@ from initbench.analysis.tables import build_tables
 from initbench.render.compare.analysed_table import analyse
 from initbench.render.compare.display_options import View
 from initbench.report.figure import ReportFigure
-from initbench.report.report_runs import ReportRuns, load_report_runs
+from initbench.report.report_runs import ReportRuns, report_of_tables
 from initbench.store.store import Store, StoredRun
 from tests.render import synthetic
 
@@ -34,7 +34,7 @@ def report_of(
 ) -> ReportRuns:
     """Return the report of runs, whose rows are experiments or the values of keys."""
     tables = build_tables([summarise_run(run) for run in runs], by=by)
-    return load_report_runs(cast(Store, _Store(runs)), analyse(tables, View(baseline=baseline)))
+    return report_of_tables(cast(Store, _Store(runs)), analyse(tables, View(baseline=baseline)))
 
 
 def stored_run(

@@ -27,7 +27,7 @@ SHOWN = {
     pretraining_figures: pretrained_runs,
 }
 """Runs that some figures need."""
-BUILDERS = [pytest.param(build, id=key) for key, _, build in FIGURE_SECTIONS]
+BUILDERS = [pytest.param(section.build, id=section.key) for section in FIGURE_SECTIONS]
 
 
 @pytest.mark.parametrize("build", BUILDERS)

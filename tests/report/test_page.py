@@ -10,9 +10,8 @@ import pytest
 
 from initbench.analysis.load_runs import load_run_summaries
 from initbench.render.compare.display_options import View
-from initbench.report.build import build_page, figures_of
-from initbench.report.figure import to_svg
-from initbench.report.page import _first_view, _packed
+from initbench.report.build import build_page
+from initbench.report.page import _packed
 from initbench.report.report_runs import ReportRuns, compare_for_report
 from initbench.report.views.histogram_grid import BINS, _rebinned
 from initbench.store.store import Store
@@ -23,17 +22,6 @@ def runs(store_root: Path) -> ReportRuns:
     """The runs of the synthetic store."""
     store = Store(store_root)
     return compare_for_report(store, load_run_summaries(store, []), View())
-
-
-def test_static_pictures_need_only_the_first_view(runs: ReportRuns) -> None:
-    counts = {}
-    for figure in figures_of(runs):
-        first = _first_view(figure)
-        counts[figure.key] = (len(list(first.rows())), len(list(figure.rows())))
-        assert to_svg(first, legend=False) == to_svg(figure, legend=False)
-    fewer = {key for key, (first, all_) in counts.items() if first < all_}
-    assert {"depth-q", "histograms-activation"} <= fewer
-    assert all(first > 0 for first, _ in counts.values())
 
 
 def test_columns_are_packed_if_values_repeat() -> None:

@@ -47,15 +47,21 @@ def failing(pipe: Connection) -> None:
     process_pool.worker_main(pipe)
 
 
+def slow(pipe: Connection) -> None:
+    """It takes 20 ms more for each update."""
+    _with(lambda: time.sleep(0.02))
+    process_pool.worker_main(pipe)
+
+
 def _with(harm: Callable[[], None]) -> None:
     real = base.train
 
-    def train(task: Any, data: Any, emit: Callable[[RunEvent], None]) -> None:
+    def train(task: Any, data: Any, emit: Callable[[RunEvent], None], *rest: Any) -> None:
         def harmful(event: RunEvent) -> None:
             if isinstance(event, Advanced):
                 harm()
             emit(event)
 
-        real(task, data, harmful if SEED in task.seeds else emit)
+        real(task, data, harmful if SEED in task.seeds else emit, *rest)
 
     base.train = train

@@ -89,7 +89,7 @@ def test_a_process_of_its_own_for_a_gpu_and_its_death(
         os.kill(int(child.pid or 0), signal.SIGKILL)
 
     with Runner(place, Silent(kill)) as driver:
-        driver._crews["cuda"] = ProcessPool(["cuda:0"])
+        driver._crews["cuda"] = ProcessPool(["cuda:0"], driver._datasets)
         (execution,) = driver.run([config])
     assert execution.errors == ()
     records = place.store.records()

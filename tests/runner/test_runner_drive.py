@@ -241,7 +241,7 @@ def test_a_cohort_that_does_not_fit_into_memory_is_halved(
 ) -> None:
     train, tried = base.train, []
 
-    def small(task: WorkerTask, data: Any, emit: Any) -> None:
+    def small(task: WorkerTask, data: Any, emit: Any, *_rest: Any) -> None:
         tried.append(len(task.seeds))
         train(task, data, emit if len(task.seeds) <= 2 else _full)
 
@@ -266,7 +266,7 @@ def test_a_single_run_that_does_not_fit_has_failed(
     make_config: Any, places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = base.train
-    monkeypatch.setattr(base, "train", lambda task, data, _emit: train(task, data, _full))
+    monkeypatch.setattr(base, "train", lambda task, data, _emit, *_rest: train(task, data, _full))
     place = places()
     (execution,) = run_all([make_config(seeds=2)], place)
     assert [place.store.status(run_id) for run_id in execution.run_ids] == ["failed", "failed"]

@@ -12,10 +12,14 @@ import torch
 
 from initbench.data.dataset import DataSource
 from initbench.errors import Terminated
-from initbench.runner import worker_count
+from initbench.runner import scheduler, worker_count
 from initbench.runner.plan import RunContext
+from initbench.runner.recorder import Cohort
+from initbench.runner.workers import process_pool
 from initbench.store.store import Store
-from tests.runner.driven import Silent, run_experiment
+from initbench.train.events import Evaluated, Released, RunEvent
+from tests.runner import deadly
+from tests.runner.driven import Silent, numbers, run_experiment
 
 
 @pytest.fixture
@@ -46,6 +50,59 @@ def test_the_numbers_do_not_depend_on_workers(
         assert weights[0] == weights[1]
     assert [workplace.store.read(run_id).record["cohort"] for run_id in execution.run_ids] == [2, 2, 1]
     assert active_children() == [], "no worker outlives its experiment"
+
+
+class Cohorts(Silent):
+    """Keeps which runs trained together, and which left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released: list[tuple[int, ...]] = []
+        self.batches: list[tuple[int, ...]] = []
+
+    def receive(self, cohort: Cohort, event: RunEvent) -> None:
+        super().receive(cohort, event)
+        seeds = tuple(seed for _, seed in cohort)
+        if isinstance(event, Evaluated) and seeds not in self.batches:
+            self.batches.append(seeds)
+        if isinstance(event, Released):
+            self.released.append(tuple(seeds[run] for run in event.runs))
+
+
+def test_an_idle_worker_takes_over_half_of_the_runs_of_another(
+    make_config: Any, workplace: RunContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "MIN_SECONDS_SAVED", 0.0)
+    monkeypatch.setattr(process_pool, "worker_main", deadly.slow)
+    config = make_config(
+        seeds=[deadly.SEED, 4, 5, 6, 7],
+        model={"norm": "batch"},
+        train={"steps": 200, "optimizer": "adam", "eval_every": 50},
+    )
+    watcher = Cohorts()
+    execution = run_experiment(config, workplace, watcher, rerun=False)
+    assert execution.errors == ()
+    first, second = config.seeds[:3], config.seeds[3:]
+    assert sorted(watcher.batches[:2]) == [tuple(first), tuple(second)]
+    assert watcher.released[0] == (5,), "the smaller half of the batch that ends last"
+    assert (5,) in watcher.batches[2:]
+    assert sorted(watcher.ends) == [("tiny", seed, "finished") for seed in config.seeds]
+    alone = replace(workplace, store=Store(tmp_path / "alone"), workers=1)
+    run_experiment(config, alone, Silent(), rerun=False)
+    assert numbers(workplace.store) == numbers(alone.store)
+    assert active_children() == []
+
+
+def test_runs_that_start_again_from_scratch_are_not_taken_over(
+    make_config: Any, workplace: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "MIN_SECONDS_SAVED", 0.0)
+    config = make_config(seeds=3, train={"steps": 600})
+    for rerun in (False, True):
+        watcher = Cohorts()
+        run_experiment(config, workplace, watcher, rerun=rerun)
+        assert sorted(watcher.ends) == [("tiny", seed, "finished") for seed in range(3)]
+    assert watcher.released == []
 
 
 def test_an_interrupt_ends_the_workers_and_marks_their_runs(make_config: Any, workplace: RunContext) -> None:

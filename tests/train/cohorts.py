@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from initbench.config.schema import ExperimentConfig
+from initbench.data.dataset import SampleShape
 from initbench.data.preprocessing import PreparedData, Split
 from initbench.models.build import build
 from initbench.models.network import Network
@@ -41,8 +42,7 @@ def bundle(train: int = 300, val: int = 70, test: int = 50) -> PreparedData:
         train=separable(train, 1),
         val=separable(val, 2),
         test=separable(test, 3),
-        classes=CLASSES,
-        input_shape=(DIM,),
+        form=SampleShape((DIM,), CLASSES),
         name="separable",
         requested="separable",
         fingerprint="",

@@ -16,6 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from platformdirs import user_cache_path
+
 from initbench.errors import DataError
 
 SMALL_BYTES = 8 * 1024 * 1024
@@ -23,10 +25,8 @@ SMALL_BYTES = 8 * 1024 * 1024
 
 
 def cache_folder() -> Path:
-    """Return the default folder for downloads, which respects XDG_CACHE_HOME."""
-    import pooch
-
-    return Path(pooch.os_cache("initbench"))
+    """Return the folder for downloads and other files that can be made again; it respects XDG_CACHE_HOME."""
+    return user_cache_path("initbench")
 
 
 def checksum(path: Path, algorithm: str, *, recheck: bool = False) -> str:

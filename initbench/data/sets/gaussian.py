@@ -48,12 +48,13 @@ def _locate(options: GaussianOptions, _source: DataSource) -> LocatedDataset:
 def _draw(dim: int, samples: int, classes: int) -> RawData:
     """Draw x ~ N(0, 1) and uniform y from separate streams that do not depend on the run's seed."""
     require_memory(4.8 * samples * dim, "the gaussian data set", "lower data.samples or data.dim")
-    tensors = {}
+    parts = []
     for part, count in (("train", samples), ("test", max(1, samples // 5))):
         features, labels = (stream_generator(_SEED, "gaussian", part, what) for what in ("x", "y"))
-        tensors[f"x_{part}"] = torch.randn(count, dim, generator=features)
-        tensors[f"y_{part}"] = torch.randint(classes, (count,), generator=labels)
-    return RawData(classes=classes, **tensors)
+        x = torch.randn(count, dim, generator=features)
+        parts.append((x, torch.randint(classes, (count,), generator=labels)))
+    (x_train, y_train), (x_test, y_test) = parts
+    return RawData(x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test, classes=classes)
 
 
 DATASETS.add(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,7 @@ class DepthStatistic:
 
     def mean(self, values: Sequence[float]) -> float:
         """Return the mean of the finite values of one layer under all seeds."""
-        if self.is_geometric:
+        if self.is_geometric and len(values) > 1:
             return summarise_geometric(values).mean or 0.0
         return math.fsum(values) / len(values)
 
@@ -152,9 +152,10 @@ def _figure(report: LayerReport, statistic: DepthStatistic, records: list[dict[s
 
 def _records(row: LayerRow, statistic: DepthStatistic) -> Iterator[dict[str, Any]]:
     for moment in row.moments:
-        limit = rounded(_limit(moment, statistic))
-        expected = _expected(moment, statistic)
-        for position, values in values_by_layer(moment, statistic):
+        by_position = dict(values_by_layer(moment, statistic))
+        limit = rounded(_limit(moment, statistic, by_position))
+        expected = _expected(moment, statistic, by_position)
+        for position, values in by_position.items():
             layer = moment.layers[0][position]
             low, high = _band(layer, statistic, len(moment.layers))
             yield {
@@ -180,34 +181,39 @@ def values_by_layer(moment: Moment, statistic: DepthStatistic) -> Iterator[tuple
             yield position, values
 
 
-def _limit(moment: Moment, statistic: DepthStatistic) -> float | None:
-    """Return the value below which the diagnosis calls the signal vanishing."""
+def _limit(
+    moment: Moment, statistic: DepthStatistic, by_position: Mapping[int, Sequence[float]]
+) -> float | None:
+    """Return the value below which the diagnosis calls the signal vanishing; None without one."""
     if statistic.limit_at is None:
         return None
-    hidden = [p for p, layer in enumerate(moment.layers[0]) if layer["act"] is not None]
-    by_position = {
-        position: values for position, values in values_by_layer(moment, statistic) if position in hidden
-    }
-    if len(by_position) < 2:
+    hidden = [position for position in by_position if moment.layers[0][position]["act"] is not None]
+    if len(hidden) < 2:
         return None
-    values = by_position[sorted(by_position)[statistic.limit_at]]
-    return VANISHING_RATIO * statistic.mean(values)
+    return VANISHING_RATIO * statistic.mean(by_position[hidden[statistic.limit_at]])
 
 
-def _expected(moment: Moment, statistic: DepthStatistic) -> dict[int, float]:
+def _expected(
+    moment: Moment, statistic: DepthStatistic, by_position: Mapping[int, Sequence[float]]
+) -> dict[int, float]:
     """Return the values that theory expects, by position of the layer.
 
     Ratios are multiplied from the measured mean of the last layer to the first, as far as theory predicts.
+
+    Args:
+        moment: The probe.
+        statistic: The statistic.
+        by_position: The measured values, as `values_by_layer` yields them.
     """
     if statistic.theory is None:
         return {}
     predicted = [recorded_value(layer.get("theory"), statistic.theory) for layer in moment.layers[0]]
     if not statistic.is_theory_ratio:
         return {position: value for position, value in enumerate(predicted) if value is not None}
-    measured, last = dict(values_by_layer(moment, statistic)), len(predicted) - 1
-    if last not in measured or not any(predicted):
+    last = len(predicted) - 1
+    if last not in by_position or not any(predicted):
         return {}
-    expected = {last: statistic.mean(measured[last])}
+    expected = {last: statistic.mean(by_position[last])}
     for position in range(last - 1, -1, -1):
         ratio = predicted[position]
         if ratio is None:

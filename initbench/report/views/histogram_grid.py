@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from initbench.render.text import evenly_spaced, format_number
 from initbench.report.figure import ReportFigure, columns_of, rounded
@@ -15,7 +16,7 @@ from initbench.report.panels import MAX_PANELS, PLACES, PanelAxis, panel_note
 from initbench.report.parameters import AT_STEP, HIDDEN, HIDE_ROWS, LAYER, STEP, selected_layer_rule
 from initbench.report.report_runs import Layer, LayerReport, LayerRow, Moment
 from initbench.report.theme import row_channels
-from initbench.store.histograms import Histogram, parse_histogram
+from initbench.store.histograms import Histogram, histogram_range, parse_histogram
 from initbench.theory.bands import recorded_distribution
 
 MAX_LAYERS = 24
@@ -23,6 +24,7 @@ MAX_LAYERS = 24
 MAX_HISTOGRAMS = 6000
 """Largest number of histograms of a quantity; with more rows, fewer moments are kept."""
 BINS = 32
+_BIN_NUMBERS = np.arange(BINS + 1)
 _HEIGHT = 0.85
 """Height of the fullest bin, in distances of two layers."""
 _DRAWN_HEIGHTS = (0.5, 200.0)
@@ -175,9 +177,8 @@ def _axis_reach(moment: Moment, quantity: HistogramQuantity) -> float | None:
     Training changes the widths, so that one axis for all probes would leave most of them as thin lines. None
     if no layer has a scale.
     """
-    layers = _drawable(moment, quantity)
-    histograms = (parse_histogram(layer[quantity.section]["histogram"]) for layer in layers)
-    return max((each.edges[-1] for each in histograms if _has_scale(each)), default=None)
+    ranges = (histogram_range(layer[quantity.section]["histogram"]) for layer in _drawable(moment, quantity))
+    return max((high for low, high in ranges if low < high), default=None)
 
 
 def _bars(histogram: Histogram, zeros: float, reach: float | None) -> dict[str, Any]:
@@ -191,7 +192,7 @@ def _bars(histogram: Histogram, zeros: float, reach: float | None) -> dict[str, 
         reach: Half the width of a scaled axis; None to keep the bins of the histogram.
     """
     total = max(1, histogram.total)
-    counts = [float(count) for count in histogram.counts]
+    counts = np.array(histogram.counts, dtype=np.float64)
     edges = histogram.edges
     if zeros:
         at_zero: int | None = len(counts) // 2
@@ -205,13 +206,13 @@ def _bars(histogram: Histogram, zeros: float, reach: float | None) -> dict[str, 
         counts, lost = _rebinned(counts, edges, reach)
         outside += lost
         low, width = -1.0, 2.0 / BINS
-    top = max(counts)
-    shares = [round(100 * count / top) if top else 0 for count in counts]
-    shares = [1 if count and not share else share for count, share in zip(counts, shares, strict=True)]
+    top = float(counts.max())
+    shares = np.rint(100 * counts / top) if top else counts
+    shares[(shares == 0) & (counts > 0)] = 1
     return {
         "low": rounded(low),
         "width": rounded(width),
-        "shares": shares,
+        "shares": shares.astype(int).tolist(),
         "outside": rounded(outside / total),
         "top": top / total,
     }
@@ -228,16 +229,18 @@ def _no_bars(zeros: float) -> dict[str, Any]:
     }
 
 
-def _rebinned(counts: Sequence[float], edges: Sequence[float], reach: float) -> tuple[list[float], float]:
+def _rebinned(
+    counts: Sequence[float] | NDArray[np.float64], edges: Sequence[float], reach: float
+) -> tuple[NDArray[np.float64], float]:
     """Spread counts over BINS equal bins from −reach to reach, each count evenly over its own bin.
 
     Returns:
         The new counts, and the sum of the counts outside.
     """
-    below = np.concatenate([[0.0], np.cumsum(counts)])
-    below_new = np.interp(np.linspace(-reach, reach, BINS + 1), edges, below)
+    below = np.concatenate(([0.0], np.cumsum(counts)))
+    below_new = np.interp(_BIN_NUMBERS * (2.0 * reach / BINS) - reach, edges, below)
     inside = float(below_new[-1] - below_new[0])
-    return np.diff(below_new).tolist(), max(0.0, float(below[-1]) - inside)
+    return below_new[1:] - below_new[:-1], max(0.0, float(below[-1]) - inside)
 
 
 def _theory(
@@ -265,11 +268,11 @@ def _theory(
     if share_below is None or not is_shown or not record["top"]:
         return None
     least = -math.inf if quantity.key == "pre-activation" or activation == "linear" else 0.0
+    edges = [reach * (record["low"] + index * record["width"]) for index in range(len(record["shares"]) + 1)]
+    below = list(map(share_below, edges))
     shares: list[float | None] = []
-    for index in range(len(record["shares"])):
-        low = reach * (record["low"] + index * record["width"])
-        share = share_below(low + reach * record["width"]) - share_below(low)
-        height = round(100 * share / record["top"], 1)
+    for index, low in enumerate(edges[:-1]):
+        height = round(100 * (below[index + 1] - below[index]) / record["top"], 1)
         is_drawn = low >= least and _DRAWN_HEIGHTS[0] <= height <= _DRAWN_HEIGHTS[1]
         shares.append(height if is_drawn else None)
     return shares if any(share is not None for share in shares) else None

@@ -29,6 +29,15 @@ _CPU_OUT_OF_MEMORY = "can't allocate memory"
 
 
 @dataclass(frozen=True)
+class ReleaseRequest:
+    """Ask a task to release runs, so that a worker without a task can go on with them."""
+
+    task: int
+    runs: int
+    """Number of runs to release."""
+
+
+@dataclass(frozen=True)
 class Reported:
     """A task emitted an event of its training."""
 
@@ -68,15 +77,33 @@ Event = Reported | Finished | Failed | Died
 Deliver = Callable[[Event], None]
 
 
-def run_task(task: WorkerTask, datasets: DatasetCache, deliver: Deliver, *, progress_seconds: float) -> None:
+def run_task(
+    task: WorkerTask,
+    datasets: DatasetCache,
+    deliver: Deliver,
+    *,
+    progress_seconds: float,
+    runs_to_release: Callable[[], int] = lambda: 0,
+) -> None:
     """Train the task. An Exception in training becomes an event; other BaseExceptions propagate.
 
-    `progress_seconds`: minimum time between progress events; the end of a pre-trained layer always counts.
+    Args:
+        task: The task.
+        datasets: Cached data sets of this process.
+        deliver: Function that receives the events.
+        progress_seconds: Minimum time between progress events; the end of a pre-trained layer always counts.
+        runs_to_release: Returns the number of runs that the training releases at its current step.
     """
-    deliver(_train_task(task, datasets, deliver, progress_seconds))
+    deliver(_train_task(task, datasets, deliver, progress_seconds, runs_to_release))
 
 
-def _train_task(task: WorkerTask, datasets: DatasetCache, deliver: Deliver, progress_seconds: float) -> Event:
+def _train_task(
+    task: WorkerTask,
+    datasets: DatasetCache,
+    deliver: Deliver,
+    progress_seconds: float,
+    runs_to_release: Callable[[], int],
+) -> Event:
     reported = -math.inf
 
     def emit(event: RunEvent) -> None:
@@ -91,7 +118,8 @@ def _train_task(task: WorkerTask, datasets: DatasetCache, deliver: Deliver, prog
         deliver(Reported(task.number, event))
 
     try:
-        train(task, datasets.of(task.resolved, task.program.data, torch.device(task.device)), emit)
+        data = datasets.of(task.resolved, task.program.data, torch.device(task.device), task.shared_data)
+        train(task, data, emit, runs_to_release)
         return Finished(task.number)
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
@@ -120,6 +148,12 @@ class WorkerPool(Protocol):
 
     def submit(self, task: WorkerTask) -> None:
         """Start a task on a free worker of its device."""
+
+    def request_release(self, request: ReleaseRequest) -> None:
+        """Ask a task in training for some of its runs, which it reports as released after their checkpoints.
+
+        The task may end before it receives the request.
+        """
 
     def poll(self, deliver: Deliver, seconds: float) -> None:
         """Wait up to `seconds` for events and deliver them; takes longer if this process trains.

@@ -6,7 +6,7 @@ import torch
 
 from initbench.errors import InitbenchError
 from initbench.runner.dataset_cache import DatasetCache
-from initbench.runner.workers.base import PROGRESS_SECONDS, Deliver, Event, run_task
+from initbench.runner.workers.base import PROGRESS_SECONDS, Deliver, Event, ReleaseRequest, run_task
 from initbench.runner.workers.task import WorkerTask
 from initbench.train.thread_tuner import usable_threads
 
@@ -26,6 +26,9 @@ class InProcessWorkers:
     def submit(self, task: WorkerTask) -> None:
         """Keep the task until the next `poll`."""
         self._task = task
+
+    def request_release(self, request: ReleaseRequest) -> None:
+        """Do nothing, because no other worker can go on with the runs."""
 
     def poll(self, deliver: Deliver, seconds: float) -> None:
         """Train the waiting task until it finishes."""

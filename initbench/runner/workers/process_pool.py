@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -28,6 +30,7 @@ from initbench.runner.workers.base import (
     Event,
     Failed,
     Finished,
+    ReleaseRequest,
     run_task,
 )
 from initbench.runner.workers.fork_server import blocked_signals, safe_path, worker_context
@@ -60,11 +63,25 @@ def worker_main(pipe: Connection) -> None:
     try:
         pipe.send(None)  # ready
         while True:
-            run_task(pipe.recv(), datasets, send, progress_seconds=PROGRESS_SECONDS)
+            task = pipe.recv()
+            if isinstance(task, WorkerTask):  # else a request to a task that has ended
+                requests = partial(_requested_releases, pipe, task.number)
+                run_task(task, datasets, send, progress_seconds=PROGRESS_SECONDS, runs_to_release=requests)
     except _PIPE_CLOSED:
         pass
     except Terminated as end:
         os._exit(end.exit_code)  # at once: all events have been sent, and the parent waits for the end
+
+
+def _requested_releases(pipe: Connection, task: int) -> int:
+    """Return the number of runs that the messages in the pipe ask this task to release."""
+    requested = 0
+    while pipe.poll():
+        message = pipe.recv()
+        assert isinstance(message, ReleaseRequest)  # tasks are only sent to workers without one
+        if message.task == task:
+            requested += message.runs
+    return requested
 
 
 def _exit_with_runner() -> None:
@@ -88,13 +105,16 @@ def _exit_with_runner() -> None:
 
 
 class ProcessPool:
-    """A pool of one process per entry of `devices`; each starts when it is first needed."""
+    """A pool of one process per entry of `devices`; each starts when it is first needed.
+
+    Workers on the CPU share the data sets of this process.
+    """
 
     threads = 1
 
-    def __init__(self, devices: Sequence[str], memory: float | None = None) -> None:
+    def __init__(self, devices: Sequence[str], datasets: DatasetCache, memory: float | None = None) -> None:
         self._workers = [_Worker(device) for device in devices]
-        self._memory = memory
+        self._datasets, self._memory = datasets, memory
 
     def free_device(self) -> str | None:
         """Return the device of a worker without a task, preferably of a started one; None if all are busy."""
@@ -103,8 +123,16 @@ class ProcessPool:
 
     def submit(self, task: WorkerTask) -> None:
         """Give the task to a free worker, and start its process if necessary."""
+        if task.device == "cpu":
+            task = replace(task, shared_data=self._datasets.share(task.resolved, task.program.data))
         free = [w for w in self._workers if w.task is None and w.device == task.device]
         max(free, key=lambda worker: worker.is_started).begin(task)
+
+    def request_release(self, request: ReleaseRequest) -> None:
+        """Send the request to the worker of the task."""
+        for worker in self._workers:
+            if worker.task is not None and worker.task.number == request.task:
+                worker.request_release(request)
 
     def poll(self, deliver: Deliver, seconds: float) -> None:
         """Deliver the events of the workers, and enforce the memory limit."""
@@ -169,6 +197,11 @@ class _Worker:
         if self._is_here:
             self._send(task)
 
+    def request_release(self, request: ReleaseRequest) -> None:
+        """Send the request if the process has received its task."""
+        if self._is_here:
+            self._send(request)
+
     def receive(self) -> Event | None:
         """Return the next event; None if the process became ready, `Died` if it is dead."""
         assert self.pipe is not None and self.task is not None
@@ -227,10 +260,10 @@ class _Worker:
             raise DeviceError(f"a worker process cannot be started: {reason}; {advice}") from error
         self._process = process
 
-    def _send(self, task: WorkerTask) -> None:
+    def _send(self, message: WorkerTask | ReleaseRequest) -> None:
         assert self.pipe is not None
         with suppress(*_PIPE_CLOSED):  # its death is received next
-            self.pipe.send(task)
+            self.pipe.send(message)
 
     def _death_event(self) -> Died:
         assert self._process is not None and self.task is not None

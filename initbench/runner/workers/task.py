@@ -26,6 +26,7 @@ from initbench.probing.learning_progress import Progress, guess_of
 from initbench.probing.network_probe import network_conditions
 from initbench.probing.remedies import DiagnosisContext, network_context
 from initbench.runner.advice_trials import config_attempt
+from initbench.runner.shared_data import SharedData
 from initbench.store.checkpoint_files import Resumption
 from initbench.train.checkpoint import restore
 from initbench.train.events import Diagnosed, Ended, Probed, RunEvent, TrainingEvent
@@ -52,6 +53,8 @@ class WorkerTask:
     checkpoint_seconds: float
     resume: tuple[Resumption, ...] = ()
     """Checkpoint of each run to resume from; empty for new runs."""
+    shared_data: SharedData | None = None
+    """Where the process of the runner has the prepared data set; None if each worker prepares it."""
     origins: tuple[WeightSource, ...] = ()
     """Weight source of each run; empty if weights are drawn."""
     model: str | None = None
@@ -81,8 +84,16 @@ class WorkerTask:
         return tuple(seed for _, seed in self.runs)
 
 
-def train(task: WorkerTask, data: PreparedData, emit: Callable[[RunEvent], None]) -> None:
-    """Draw the nets of the task, train them together, and emit all events."""
+def train(
+    task: WorkerTask,
+    data: PreparedData,
+    emit: Callable[[RunEvent], None],
+    runs_to_release: Callable[[], int] = lambda: 0,
+) -> None:
+    """Draw the nets of the task, train them together, and emit all events.
+
+    `runs_to_release` returns the number of runs that the training releases at its current step.
+    """
     load_factory(task.model)
     networks = [
         network
@@ -101,6 +112,7 @@ def train(task: WorkerTask, data: PreparedData, emit: Callable[[RunEvent], None]
         inits=[config.init for config in task.configs],
         resume=[restore(resumption.state) for resumption in task.resume],
         checkpoint_seconds=task.checkpoint_seconds,
+        runs_to_release=runs_to_release,
     )
     diagnosis = _Diagnosis(task, emit, networks[0], data)
     records: list[dict[str, Any]] = []

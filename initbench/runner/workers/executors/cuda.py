@@ -16,7 +16,8 @@ def _start(conditions: WorkerPoolOptions) -> WorkerPool:
     if count < 2:
         return InProcessWorkers(conditions.device, conditions.datasets)
     others = [index for index in range(torch.cuda.device_count()) if index != first]
-    return ProcessPool([f"cuda:{index}" for index in [first, *others][:count]], conditions.memory)
+    devices = [f"cuda:{index}" for index in [first, *others][:count]]
+    return ProcessPool(devices, conditions.datasets, conditions.memory)
 
 
 EXECUTORS.add(

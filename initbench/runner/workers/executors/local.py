@@ -7,7 +7,7 @@ from initbench.runner.workers.process_pool import ProcessPool
 
 
 def _start(conditions: WorkerPoolOptions) -> WorkerPool:
-    return ProcessPool([str(conditions.device)] * conditions.workers, conditions.memory)
+    return ProcessPool([str(conditions.device)] * conditions.workers, conditions.datasets, conditions.memory)
 
 
 EXECUTORS.add(
