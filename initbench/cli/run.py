@@ -9,6 +9,7 @@ import typer
 
 from initbench.analysis.load_runs import load_run_summaries
 from initbench.cli.batch import exit_with_failures, process_or_skip
+from initbench.cli.custom_model import TrainedModelOption, use_model
 from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict, print_verdicts
 from initbench.cli.load_configs import load_experiments
 from initbench.cli.options import AllLayers, ConfigArguments, DataDir, Json, Plugins, RunsDir, runs_root
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 def run(
     arguments: ConfigArguments,
+    model: TrainedModelOption = None,
     device: DeviceName = "auto",
     executor: ExecutorName = "auto",
     workers: Workers = None,
@@ -84,7 +86,7 @@ def run(
 
     check_report_file(report, {"--print-config": print_config})
     limits = RunLimits(max_seconds=parse_duration(max_time), rerun=rerun)
-    configs = load_experiments(arguments)
+    configs = load_experiments(use_model(model, arguments))
     if print_config:
         _print_configs(configs)
         return

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from initbench.cli.compare import is_ascii
+from initbench.cli.custom_model import TrainedModelOption, use_model
 from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict, print_verdicts
 from initbench.cli.options import DataDir, Json, Notes, Plugins, RunsDir, runs_root
 from initbench.cli.report_option import ReportFile, check_report_file, write_run_report
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 
 def sweep(
     arguments: Arguments,
+    model: TrainedModelOption = None,
     dry_run: DryRun = False,
     print_config: PrintConfig = False,
     limit: Limit = None,
@@ -101,7 +103,7 @@ def sweep(
 
     check_report_file(report, {"--print-config": print_config, "--dry-run": dry_run})
     seconds = parse_duration(max_time)
-    sweep_config = _load_sweep(arguments, shard, skip_invalid=skip_invalid)
+    sweep_config = _load_sweep(use_model(model, arguments), shard, skip_invalid=skip_invalid)
     if print_config:
         _print_configs(sweep_config)
         return

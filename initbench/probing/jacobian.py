@@ -8,7 +8,6 @@ from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from initbench.models.network import Network, has_maps
 
@@ -41,14 +40,17 @@ def jacobian_statistics(
                 )
         copies = {name: buffer.clone() for name, buffer in buffers.items()}
         leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
-        logits = functional_call(network, {**leaves, **copies}, (x[:samples],))
-        outputs = logits[:, :LOGITS].sum(0)
-        if not outputs_by_layer:
-            return {}
-        rows = [
-            torch.autograd.grad(output, list(outputs_by_layer.values()), retain_graph=True)
-            for output in outputs
-        ]
+        return jacobians_of(network.logits({**leaves, **copies}, x[:samples]), outputs_by_layer)
+
+
+def jacobians_of(logits: Tensor, outputs_by_layer: Mapping[int, Tensor]) -> dict[int, dict[str, float]]:
+    """Return the statistics of ∂logits/∂h for logits (B, classes) and pre-activations h, by layer."""
+    if not outputs_by_layer:
+        return {}
+    rows = [
+        torch.autograd.grad(output, list(outputs_by_layer.values()), retain_graph=True)
+        for output in logits[:, :LOGITS].sum(0)
+    ]
     by_layer = [torch.stack(columns, dim=1) for columns in zip(*rows, strict=True)]
     return {index: _summary(jacobian) for index, jacobian in zip(outputs_by_layer, by_layer, strict=True)}
 

@@ -14,6 +14,8 @@ from initbench.data.dataset import SampleShape, form_of
 from initbench.data.preprocessing import PreparedData
 from initbench.errors import ConfigError
 from initbench.machine import require_memory
+from initbench.models.build import build_outline
+from initbench.models.custom_network import CustomNetwork
 from initbench.models.network import FAMILIES, FamilyOptions, Network
 from initbench.pretrain.autoencoder import options_of
 from initbench.train.cohort import EVALUATION_CHUNK
@@ -145,9 +147,10 @@ def _measure_forward_cost(net: _NetworkKey) -> ForwardCost:
     # This is a real pass of one sample: it takes less time than an update, and on the device "meta" torch
     # would first load its compiler.
     require_memory(4 * numbers, "the net of a config", "choose a smaller model.width or model.depth")
-    network.to_empty(device="cpu")
-    for tensor in (*network.parameters(), *network.buffers()):
-        tensor.detach().zero_()
+    if not isinstance(network, CustomNetwork):
+        network.to_empty(device="cpu")
+        for tensor in (*network.parameters(), *network.buffers()):
+            tensor.detach().zero_()
     try:
         with torch.inference_mode():
             network.eval()(torch.zeros(1, *net.form.shape))
@@ -157,10 +160,8 @@ def _measure_forward_cost(net: _NetworkKey) -> ForwardCost:
 
 
 def _build_meta_network(net: _NetworkKey) -> Network | None:
-    family = FAMILIES[net.options.family]
     try:
-        family.check(net.options, net.form.shape)
-        with torch.device("meta"):
-            return family.build(net.options, net.form.shape, net.form.outputs)
+        FAMILIES[net.options.family].check(net.options, net.form.shape)
+        return build_outline(net.options, net.form.shape, net.form.outputs)
     except ConfigError:  # the net depends on the actual data
         return None

@@ -76,7 +76,7 @@ def training_mode(config: ExperimentConfig, device: torch.device) -> Mode:
     In mode "vmap" runs are stacked; in mode "single" each run is trained alone.
     """
     if device.type != "cpu":
-        return "vmap"
+        return "vmap" if FAMILIES[config.model.family].stacks_on_gpu else "single"
     if config.train.precision != "fp32":  # the rounding of bf16 products depends on the stack size
         return "single"
     autoencoder = options_of(config.init.scheme)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, stack_module_state, vmap
+from torch.func import stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
 from initbench.config.schema import TrainOptions
@@ -216,7 +216,7 @@ class Cohort(StackedRuns):
         """Return the logits of one run in float32, in any precision of the layers."""
         bf16 = self.options.precision == "bf16"
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
-            logits: Tensor = functional_call(self.skeleton, {**parameters, **buffers}, (x,))
+            logits = self.skeleton.logits({**parameters, **buffers}, x)
         return logits.float()
 
 

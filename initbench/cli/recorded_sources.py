@@ -1,4 +1,4 @@
-"""Name the plug-in that a stored run got a component from, if the component is unknown now."""
+"""Name the plug-in or the function of the user that stored runs were made with, if a command lacks it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from initbench.store.run_directory import RUN
 
 MAX_RUNS = 200
 """Number of runs that are searched, the newest ones."""
+NO_FACTORY = "--model MODULE:FUNCTION"
+"""Part of the message that a net of the user lacks its function."""
 _UNKNOWN = re.compile(r"unknown [a-z -]+ '([^']+)'")
 
 
-def missing_plugins(error: InitbenchError, arguments: Sequence[str]) -> list[str]:
-    """Return a line for each unknown name of an error that stored runs have from a plug-in.
+def recorded_sources(error: InitbenchError, arguments: Sequence[str]) -> list[str]:
+    """Return a line for each unknown name that stored runs have from a plug-in, or for their missing net.
 
     Args:
-        error: An error of a command. Only those of unknown names are considered.
+        error: An error of a command. Only unknown names and missing nets are considered.
         arguments: Arguments of the command. The runs of its config files are searched first, then the
             newest runs of the store.
     """
@@ -32,7 +34,7 @@ def missing_plugins(error: InitbenchError, arguments: Sequence[str]) -> list[str
         return []
     names = set(_UNKNOWN.findall(str(error)))
     if not names:
-        return []
+        return _recorded_model(arguments) if NO_FACTORY in str(error) else []
     lines: dict[str, str] = {}
     for entry in _recorded_entries(arguments):
         name = entry["name"]
@@ -44,13 +46,28 @@ def missing_plugins(error: InitbenchError, arguments: Sequence[str]) -> list[str
     return list(lines.values())
 
 
+def _recorded_model(arguments: Sequence[str]) -> list[str]:
+    """Return a line with the function that built the nets of stored runs, those of the config first."""
+    for record in _records(arguments):
+        if entry := record.get("custom_model"):
+            source = f"--model {entry['function']} of module {entry['module']}, code {entry['code']}"
+            return [f"the stored runs of {record['experiment']} were made with {source}"]
+    return []
+
+
 def _recorded_entries(arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield the entries of plug-ins that run.json files have recorded; unreadable files are skipped."""
+    """Yield the entries of plug-ins that run.json files have recorded."""
+    for record in _records(arguments):
+        yield from record.get("plugins") or ()
+
+
+def _records(arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the contents of run.json files; unreadable files are skipped."""
     for path in (*_records_beside(arguments), *_newest_records(_store_root(arguments))):
         with suppress(OSError, ValueError):
             record = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(record, dict) and record.get("plugins") and find_defect(record) is None:
-                yield from record["plugins"]
+            if isinstance(record, dict) and find_defect(record) is None:
+                yield record
 
 
 def _records_beside(arguments: Sequence[str]) -> Iterator[Path]:
