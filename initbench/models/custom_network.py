@@ -78,7 +78,7 @@ class CustomNetwork(Network):
         self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Module]]:
         """Yield the modules of the user under their names."""
-        return self.net.named_modules(memo, prefix, remove_duplicate)
+        return self.net.named_modules(memo, prefix, remove_duplicate)  # type: ignore[no-any-return]
 
     def get_submodule(self, target: str) -> nn.Module:
         """Return a module of the user by its name."""
@@ -185,7 +185,7 @@ def _as_text(shape: Any) -> str:
 def _common_activation(uses: Sequence[WeightUse]) -> BoundActivation:
     """Return the most frequent activation of the catalogue; relu, as in `apply_init`, if there is none."""
     label = common_label(uses)
-    found = next(
+    activation = next(
         (use.activation.bound for use in uses if use.activation and use.activation.label == label), None
     )
-    return found or bound("relu")
+    return activation or bound("relu")

@@ -123,7 +123,8 @@ def net_words(config: Mapping[str, Any]) -> list[str]:
 
 
 def _name(choice: Any) -> str | None:
-    return choice["name"] if isinstance(choice, dict) else choice
+    name: str | None = choice["name"] if isinstance(choice, dict) else choice
+    return name
 
 
 def activation_table(

@@ -9,7 +9,7 @@ from torch import Tensor
 from initbench.components.init_scheme import INITS, Scheme, SchemeRequirement
 
 
-def _keep(_weight: Tensor, **_: Any) -> None:
+def _keep(weight: Tensor, **_: Any) -> None:
     """Keep the weight as it is."""
 
 

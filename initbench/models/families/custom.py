@@ -115,8 +115,8 @@ def _arguments(
         if not factory.takes(name):
             raise_config_error(f"model.options.{name}", factory.unknown_option(name))
     arguments: dict[str, Any] = dict(options.options)
-    given = {"input_shape": input_shape, "classes": classes}
-    arguments |= {name: value for name, value in given.items() if factory.names(name)}
+    shapes = {"input_shape": input_shape, "classes": classes}
+    arguments |= {name: value for name, value in shapes.items() if factory.names(name)}
     if options.activation is not None:
         arguments["activation"] = _argument(factory, "activation", _activation_maker(options.activation))
     if options.norm is not None:
