@@ -37,9 +37,8 @@ def test_the_commands_of_a_study_work(template: StudyTemplate, tmp_path: Path, m
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     for command in commands:
         line = command.replace("initbench", f"{sys.executable} -m initbench", 1)
-        done = subprocess.run(
-            ["/bin/sh", "-c", line], cwd="mine", env=environment, capture_output=True, text=True
-        )
+        shell = ["/bin/sh", "-c", line]
+        done = subprocess.run(shell, cwd="mine", env=environment, capture_output=True, text=True)
         assert done.returncode == 0, (command, done.stdout, done.stderr)
 
 

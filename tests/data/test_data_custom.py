@@ -159,16 +159,12 @@ def test_other_values_are_refused(fault, tmp_path):
 
 
 def test_a_function_that_fails_is_named(tmp_path):
-    for function, message in (
-        (lambda: 1 / 0, "ZeroDivisionError: division by zero"),
-        (exits, "it exits the process"),
-    ):
+    faults = {"ZeroDivisionError: division by zero": lambda: 1 / 0, "it exits the process": exits}
+    for message, function in faults.items():
         with pytest.raises(UsageError, match=r"--data-from mine:make could not return data:") as caught:
             locate(function, tmp_path)
         assert message in str(caught.value)
-    with pytest.raises(
-        UsageError, match=r"data\.options\.nois: .*; did you mean 'noise'"
-    ):
+    with pytest.raises(UsageError, match=r"data\.options\.nois: .*; did you mean 'noise'"):
         locate(lambda noise=1: (X, Y), tmp_path, options={"nois": 1})
     with pytest.raises(UsageError, match=r"requires the argument path: set data\.options\.path"):
         locate(lambda path: (X, Y), tmp_path)
