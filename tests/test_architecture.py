@@ -44,6 +44,7 @@ FLOORS = (
     "export",
     "report",
     "testing",
+    "results",
     "api",
     "cli",
 )

@@ -108,9 +108,21 @@ def load_mapping(
     Raises:
         ConfigError: If there are faults. Positions are those in the YAML text of the data, called `source`.
     """
-    parsed, faults = _parse_overrides(overrides)
+    return read_mapping(data, overrides, partial(validate_document, model), source=source)
+
+
+def read_mapping(
+    data: Mapping[str, Any],
+    overrides: Sequence[str],
+    read: Read[T],
+    *,
+    source: str = "mapping",
+    axes: bool = False,
+) -> T:
+    """Read plain data with `read`, like a file of `read_all`; errors as in `load_mapping`."""
+    parsed, faults = _parse_overrides(overrides, axes=axes)
     text = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True)
-    config, issues = validate_document(model, parse_yaml(text.encode(), source), parsed)
+    config, issues = read(parse_yaml(text.encode(), source), parsed)
     if config is None or faults:
         raise ConfigError(dict.fromkeys(faults + issues))
     return config
