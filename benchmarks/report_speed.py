@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import argparse
 import resource
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from benchmarks.synthetic_runs import SyntheticRow, write_runs
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+from tools.headless_browser import NoBrowserError, headless_browser
 
 
 def main() -> None:
@@ -63,14 +60,11 @@ def _cpu_of_children() -> float:
 @contextmanager
 def _browser() -> Iterator[Any]:
     """Yield a running browser, or None if none is installed."""
-    executable = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if executable is None:
-        yield None
-        return
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        yield driver.chromium.launch(executable_path=executable, args=list(FLAGS))
+    with ExitStack() as stack:
+        browser = None
+        with suppress(NoBrowserError):
+            browser = stack.enter_context(headless_browser())
+        yield browser
 
 
 def _seconds_to_open(browser: Any, page: Path) -> float:

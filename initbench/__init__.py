@@ -7,10 +7,11 @@ if TYPE_CHECKING:
     from initbench.api import load_runs as load_runs
     from initbench.api import probe as probe
     from initbench.api import run as run
+    from initbench.api import sweep as sweep
     from initbench.models.apply_init import apply_init as apply_init
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "apply_init", "compare", "lint", "load_runs", "probe", "run"]
+__all__ = ["__version__", "apply_init", "compare", "lint", "load_runs", "probe", "run", "sweep"]
 
 _FROM = {
     "apply_init": "initbench.models.apply_init",
@@ -19,6 +20,7 @@ _FROM = {
     "load_runs": "initbench.api",
     "probe": "initbench.api",
     "run": "initbench.api",
+    "sweep": "initbench.api",
 }
 
 

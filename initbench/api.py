@@ -1,6 +1,7 @@
 """Python functions that do what the commands of the same names do, and return objects instead of printing.
 
-`probe` and `lint` examine a module; `run` trains an experiment; `load_runs` and `compare` read stored runs.
+`probe` and `lint` examine a module; `run` and `sweep` train experiments; `load_runs` and `compare` read
+stored runs.
 `print` shows a result as its command does, and notebooks show it as HTML.
 """
 
@@ -9,148 +10,37 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib import import_module
-from io import StringIO
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
-from rich.console import Console
 from torch import Tensor, nn
 
 from initbench.analysis.baseline import CONFIDENCE
-from initbench.analysis.config_keys import resolve_key
 from initbench.analysis.load_runs import load_run_summaries
-from initbench.analysis.metrics import METRICS
-from initbench.analysis.run_summary import RunSummary
 from initbench.analysis.selection import Selection
-from initbench.analysis.tables import Table, build_tables
 from initbench.config.loading import load_config, load_mapping, with_overrides
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import DataSource
 from initbench.data.locate import data_root
-from initbench.diagnostics.lint_report import LintReport, lint_nets
+from initbench.diagnostics.lint_report import lint_nets
 from initbench.diagnostics.net_source import ModuleNets
-from initbench.diagnostics.survey import Survey, survey
-from initbench.errors import MissingExtraError, RunFailedError, UsageError
-from initbench.linting.rule import LintFinding
+from initbench.diagnostics.survey import survey
+from initbench.errors import RunFailedError, UsageError
 from initbench.models.init_weights import init_options
-from initbench.probing.finding import Finding
 from initbench.probing.model_inputs import split_batch
-from initbench.render.compare.analysed_table import analyse
-from initbench.render.compare.csv_long import long_records
-from initbench.render.compare.display_options import View
-from initbench.render.compare.output import print_tables
-from initbench.render.html import comparison_html, html_table, preformatted_html
-from initbench.render.lint_tables import lint_document, print_lint
-from initbench.render.probe_document import survey_document
-from initbench.render.probe_tables import print_survey
 from initbench.render.progress import LiveProgress
-from initbench.render.run_documents import compare_document, runs_document
-from initbench.render.run_tables import print_experiment
-from initbench.render.text import DASH, plural
-from initbench.report.build import build_page
-from initbench.report.drawing import PictureDrawer
-from initbench.report.figure import ReportFigure, to_svg
-from initbench.report.figure_selection import select_figure
-from initbench.report.page import ReportPage, render_page
-from initbench.report.probe_page import build_probe_page
-from initbench.report.report_runs import ReportRuns, report_of_tables
-from initbench.report.views.convergence import convergence_figures
+from initbench.render.sweep_progress import SweepDisplay
+from initbench.results import Lint, Probe, RunComparison, Runs, SweepRuns, compare_runs
 from initbench.runner.device import resolve_device
 from initbench.runner.pending import RunLimits
 from initbench.runner.plan import RunContext
 from initbench.runner.runner import Runner
-from initbench.store.files import write_output
-from initbench.store.store import Store, StoredRun, group_by_experiment
+from initbench.store.store import Store
+from initbench.study.load import load_sweep
+from initbench.study.run_study import load_stored_study, run_study
 
 Batch = Tensor | tuple[Any, ...] | Mapping[str, Any]
-_WIDTH = 160
-
-
-class _Printable(ABC):
-    """Result that is shown as its command prints it."""
-
-    @abstractmethod
-    def _print(self, console: Console) -> None:
-        """Print the whole result."""
-
-    @abstractmethod
-    def _summary(self) -> str:
-        """Return one line that describes the result."""
-
-    def __str__(self) -> str:
-        return _render_to_text(self._print)
-
-    def __repr__(self) -> str:
-        return f"<{self._summary()}>"
-
-    def _repr_html_(self) -> str:
-        """Return the printed result for notebooks."""
-        return preformatted_html(str(self))
-
-
-@dataclass(frozen=True, repr=False)
-class Probe(_Printable):
-    """Result of probing a module in one pass; `print` renders it like `initbench probe`."""
-
-    survey: Survey
-
-    @property
-    def findings(self) -> list[Finding]:
-        """Problems in order of precedence; empty for a healthy net."""
-        return [finding for finding, _ in self.survey.findings]
-
-    @property
-    def healthy(self) -> bool:
-        """Whether every weight was observed and no warning was raised; notes are mostly harmless."""
-        is_sound = not any(finding.level == "warning" for finding in self.findings)
-        return is_sound and self.survey.coverage.is_complete
-
-    def as_data(self) -> dict[str, Any]:
-        """Return the document that `initbench probe --json` prints."""
-        return survey_document(self.survey)
-
-    def report(self, path: str | Path) -> None:
-        """Write the HTML page that `initbench probe --report` writes.
-
-        Raises:
-            MissingExtraError: If the packages of the extra `report` are not installed.
-            UsageError: If the file cannot be written.
-        """
-        _save_page(path, build_probe_page([(self.survey.name, self.survey)]))
-
-    def _print(self, console: Console) -> None:
-        print_survey(console, self.survey, all_layers=True)
-
-    def _summary(self) -> str:
-        codes = ", ".join(dict.fromkeys(finding.code for finding in self.findings))
-        return f"Probe of {self.survey.name}: {codes or ('healthy' if self.healthy else 'not all seen')}"
-
-
-@dataclass(frozen=True, repr=False)
-class Lint(_Printable):
-    """Mistakes in a module's init; `print` renders them like `initbench lint`."""
-
-    linted: LintReport
-
-    @property
-    def findings(self) -> list[LintFinding]:
-        """Mistakes, warnings first."""
-        return self.linted.findings
-
-    def as_data(self) -> dict[str, Any]:
-        """Return the document that `initbench lint --json` prints."""
-        return lint_document(self.linted)
-
-    def _print(self, console: Console) -> None:
-        print_lint(console, self.linted)
-
-    def _summary(self) -> str:
-        codes = ", ".join(dict.fromkeys(finding.code for finding in self.findings))
-        return f"Lint of {self.linted.target}: {codes or 'no mistakes'}"
 
 
 def probe(
@@ -220,168 +110,6 @@ def lint(
     return Lint(lint_nets(nets))
 
 
-@dataclass(frozen=True, repr=False)
-class Runs(_Printable, Sequence[RunSummary]):
-    """Stored runs, sorted by the time of their creation."""
-
-    store: Store
-    summaries: tuple[RunSummary, ...]
-
-    @overload
-    def __getitem__(self, index: int) -> RunSummary: ...
-    @overload
-    def __getitem__(self, index: slice) -> Runs: ...
-    def __getitem__(self, index: int | slice) -> RunSummary | Runs:
-        """Return one run, or the runs of a slice."""
-        if isinstance(index, slice):
-            return Runs(self.store, self.summaries[index])
-        return self.summaries[index]
-
-    def __len__(self) -> int:
-        return len(self.summaries)
-
-    @property
-    def run_ids(self) -> list[str]:
-        """Ids of the runs, which are the names of their directories in the store."""
-        return [run.run_id for run in self.summaries]
-
-    def to_records(self, target: float | None = None) -> list[dict[str, Any]]:
-        """Return a flat dictionary per run: id, config keys, and every metric (None without a value).
-
-        `target` is the validation accuracy of metrics such as `steps_to_target`.
-        """
-        return [
-            {
-                "run_id": run.run_id,
-                **run.keys,
-                **{name: metric.value(run, target) for name, metric in METRICS.items()},
-            }
-            for run in self.summaries
-        ]
-
-    def to_pandas(self, target: float | None = None) -> Any:
-        """Return the records as a `pandas.DataFrame`; raises ImportError if pandas is not installed."""
-        return _data_frame(self.to_records(target))
-
-    def figure(self, kind: str, *, step: int | None = None) -> ReportFigure:
-        """Return a figure of the runs, one row for each experiment; see `RunComparison.figure`."""
-        return compare(self).figure(kind, step=step)
-
-    def as_data(self) -> dict[str, Any]:
-        """Return the document that `initbench show --json` prints, with all layers and evaluations."""
-        return runs_document([self.store.read(run_id) for run_id in self.run_ids])
-
-    def report(self, path: str | Path) -> None:
-        """Write the HTML page that `initbench report` writes, with an experiment in each row.
-
-        Raises:
-            MissingExtraError: If the packages of the extra `report` are not installed.
-            UsageError: If no run is finished, or the file cannot be written.
-        """
-        compare(self).report(path)
-
-    def _print(self, console: Console) -> None:
-        for runs in group_by_experiment(self.store.read(run_id) for run_id in self.run_ids):
-            print_experiment(console, runs, all_layers=False)
-
-    def _summary(self) -> str:
-        names = list(dict.fromkeys(run.experiment for run in self.summaries))
-        listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-        return f"{plural(len(self), 'run')} of {plural(len(names), 'experiment')}: {listed}"
-
-    def _repr_html_(self) -> str:
-        """Return a table with one row per run for notebooks, and the curves of validation accuracy."""
-        columns = ("experiment", "seed", "status", "dataset", "final_val_accuracy", "test_accuracy")
-        rows = [[_cell_text(record.get(name)) for name in columns] for record in self.to_records()]
-        table = html_table(columns, rows, title=self._summary())
-        return table + _convergence_html(build_tables([run for run in self if run.is_placed]), View())
-
-
-@dataclass(frozen=True, repr=False)
-class RunComparison(_Printable):
-    """Stored runs compared in tables, one for each data set, precision and budget."""
-
-    tables: list[Table]
-    view: View = field(default_factory=View)
-    stores: Mapping[str, Store] = field(default_factory=dict)
-    """Store of each run, by run id."""
-
-    def as_data(self) -> dict[str, Any]:
-        """Return the document that `initbench compare --json` prints."""
-        return compare_document(self.tables, self.view)
-
-    def to_records(self) -> list[dict[str, Any]]:
-        """Return a dictionary per row and metric: mean, interval, letters, difference to the baseline."""
-        return list(long_records(analyse(self.tables, self.view), self.view))
-
-    def to_pandas(self) -> Any:
-        """Return the records as a `pandas.DataFrame`; raises ImportError if pandas is not installed."""
-        return _data_frame(self.to_records())
-
-    def report(self, path: str | Path) -> None:
-        """Write the HTML page that `initbench report` writes.
-
-        Raises:
-            MissingExtraError: If the packages of the extra `report` are not installed.
-            UsageError: If no run is finished, or the file cannot be written.
-        """
-        with PictureDrawer() as drawer:
-            _save_page(path, build_page(self._report_runs(), drawer=drawer), drawer)
-
-    def figure(self, kind: str, *, step: int | None = None) -> ReportFigure:
-        """Return a figure, which notebooks show; with a baseline, it shows differences or ratios.
-
-        Args:
-            kind: One of the names that `initbench figure --list` lists, such as "depth-q".
-            step: Number of updates, for figures of one probe: the nearest probe is shown. At init if None.
-
-        Raises:
-            UsageError: If no run is finished, or the runs do not allow the figure.
-        """
-        return select_figure(self._report_runs(), kind, step=step)
-
-    def _report_runs(self) -> ReportRuns:
-        if not any(row.n for table in self.tables for row in table.rows):
-            raise UsageError("no run is finished, so there is nothing to report")
-        return report_of_tables(_StoredRuns(self.stores), analyse(self.tables, self.view))
-
-    def _print(self, console: Console) -> None:
-        print_tables(console, self.tables, self.view)
-
-    def _summary(self) -> str:
-        rows = sum(len(table.rows) for table in self.tables)
-        return f"RunComparison of {plural(rows, 'row')} in {plural(len(self.tables), 'table')}"
-
-    def _repr_html_(self) -> str:
-        """Return the tables for notebooks, and the curves of validation accuracy."""
-        return comparison_html(self.tables, self.view) + _convergence_html(self.tables, self.view)
-
-
-@dataclass(frozen=True)
-class _StoredRuns:
-    """Runs of several stores."""
-
-    stores: Mapping[str, Store]
-
-    def read_if_there(self, run_id: str) -> StoredRun | None:
-        """Read a run from its store; None if its store is unknown or does not have it any more."""
-        return self.stores[run_id].read_if_there(run_id) if run_id in self.stores else None
-
-
-def _convergence_html(tables: Sequence[Table], view: View) -> str:
-    """Return the first figure of convergence as SVG; empty without evaluations or without the extra."""
-    report = report_of_tables(_StoredRuns({}), analyse(tables, view))
-    try:
-        figures = [to_svg(figure) for figure in list(convergence_figures(report))[:1]]
-    except MissingExtraError:
-        return ""
-    return "".join(f"<div>{svg}</div>" for svg in figures)
-
-
-def _save_page(path: str | Path, page: ReportPage, drawer: PictureDrawer | None = None) -> None:
-    write_output(Path(path), render_page(page, drawer))
-
-
 def run(
     config: str | Path | Mapping[str, Any] | ExperimentConfig,
     *,
@@ -416,16 +144,70 @@ def run(
         RunFailedError: If the training of a seed raised an error; its run is stored as failed.
     """
     experiment = load_experiment(config, overrides)
-    store = Store(Path(runs_dir))
-    root = data_dir if data_dir is not None else os.environ.get("INITBENCH_DATA")
-    source = DataSource(root=data_root(Path(root) if root else None), offline=offline, notify=_warn)
-    context = RunContext(store=store, source=source, device=resolve_device(device), workers=workers)
+    context = _run_context(runs_dir, data_dir, device, workers, offline=offline)
     display = LiveProgress(quiet=quiet)
     with Runner(context, display, RunLimits(rerun=rerun)) as runner, display.showing():
         (outcome,) = runner.run([experiment])
     if outcome.errors:
         raise RunFailedError("\n".join(outcome.errors))
-    return Runs(store, tuple(load_run_summaries(store, outcome.run_ids)))
+    return Runs(context.store, tuple(load_run_summaries(context.store, outcome.run_ids)))
+
+
+def sweep(
+    config: str | Path | Mapping[str, Any] | ExperimentConfig,
+    axes: Mapping[str, Sequence[Any]] | None = None,
+    *,
+    runs_dir: str | Path = "runs",
+    data_dir: str | Path | None = None,
+    device: str = "auto",
+    workers: int | None = 1,
+    offline: bool = False,
+    rerun: bool = False,
+    skip_invalid: bool = False,
+    quiet: bool = True,
+    **overrides: Any,
+) -> SweepRuns:
+    """Train the missing runs of a sweep, store every run, and return the points with their runs.
+
+    Runs are the same, under the same ids, as those of the command `initbench sweep`.
+
+    Args:
+        config: A file of a sweep or of an experiment, the name of a shipped one, a mapping with the keys of a
+            file, or a loaded experiment.
+        axes: Values of config keys, as in `{"init.scheme": ["lsuv", "orthogonal"], "model.depth": [5, 50]}`.
+            Every combination is a point. A sweep may have axes of its own.
+        runs_dir: As for `run`.
+        data_dir: As for `run`.
+        device: As for `run`.
+        workers: As for `run`.
+        offline: As for `run`.
+        rerun: As for `run`.
+        skip_invalid: Whether to skip points that cannot be built, as long as others remain.
+        quiet: As for `run`.
+        **overrides: Values of config keys for all points, as for `run`.
+
+    Raises:
+        ConfigError: If the config, an axis or an override is invalid.
+        DataError: If the data are not available.
+        RunFailedError: If a training raised an error; its run is stored as failed.
+    """
+    words = [f"{key}={','.join(map(json.dumps, values))}" for key, values in (axes or {}).items()]
+    if isinstance(config, ExperimentConfig):
+        config = config.resolved()
+    source = config if isinstance(config, Mapping) else _checked_path(config)
+    study = load_sweep(source, [*words, *_override_words(overrides)], skip_invalid=skip_invalid)
+    context = _run_context(runs_dir, data_dir, device, workers, offline=offline)
+    limits = RunLimits(rerun=rerun, keep_failed=True)
+    display = SweepDisplay(study.name, quiet=quiet)
+    stored = load_stored_study(study, context)
+    with (
+        display.showing(stored.total, stored.total - stored.count_to_train(limits)),
+        Runner(context, display, limits) as runner,
+    ):
+        result = run_study(study, context, runner.run)
+    if result.failures:
+        raise RunFailedError("\n".join(result.failures))
+    return SweepRuns(result)
 
 
 def load_runs(*patterns: str, runs_dir: str | Path = "runs", where: Sequence[str] = ()) -> Runs:
@@ -470,17 +252,8 @@ def compare(
     loaded = [item for item in runs if not isinstance(item, str)]
     if patterns or not loaded:
         loaded.append(load_runs(*patterns, runs_dir=runs_dir, where=where))
-    summaries = {run.run_id: run for item in loaded for run in item if run.is_placed}
     keys = [by] if isinstance(by, str) else list(by)
-    if len(keys) > 2:
-        raise UsageError(f"by takes one key, or two for a pivot; got {', '.join(keys)}")
-    selected = list(summaries.values())
-    resolved = [resolve_key(key, selected, "by") for key in keys]
-    view = View(baseline=baseline, confidence=confidence)
-    tables = build_tables(selected, by=resolved, target=target)
-    analyse(tables, view)  # raises if the baseline does not exist
-    stores = {run.run_id: item.store for item in loaded for run in item}
-    return RunComparison(tables, view, stores)
+    return compare_runs(loaded, by=keys, baseline=baseline, target=target, confidence=confidence)
 
 
 def load_experiment(config: object, overrides: Mapping[str, Any]) -> ExperimentConfig:
@@ -490,34 +263,40 @@ def load_experiment(config: object, overrides: Mapping[str, Any]) -> ExperimentC
         ConfigError: If the config or an override is invalid; the error lists all issues.
         UsageError: If `config` is of another type than `run` accepts.
     """
-    words = [f"{key.replace('__', '.')}={json.dumps(value)}" for key, value in overrides.items()]
+    words = _override_words(overrides)
     if isinstance(config, ExperimentConfig):
         return with_overrides(config, words)
     if isinstance(config, Mapping):
         return load_mapping(config, words, ExperimentConfig)
+    return load_config(_checked_path(config), words, ExperimentConfig)
+
+
+def _override_words(overrides: Mapping[str, Any]) -> list[str]:
+    return [f"{key.replace('__', '.')}={json.dumps(value)}" for key, value in overrides.items()]
+
+
+def _checked_path(config: object) -> str:
     if not isinstance(config, str | Path):
         kind = type(config).__name__
         raise UsageError(f"the config must be a path, a name, a mapping or an ExperimentConfig, not a {kind}")
-    return load_config(config, words, ExperimentConfig)
+    return str(config)
+
+
+def _run_context(
+    runs_dir: str | Path,
+    data_dir: str | Path | None,
+    device: str,
+    workers: int | None,
+    *,
+    offline: bool,
+) -> RunContext:
+    root = data_dir if data_dir is not None else os.environ.get("INITBENCH_DATA")
+    source = DataSource(root=data_root(Path(root) if root else None), offline=offline, notify=_warn)
+    return RunContext(
+        store=Store(Path(runs_dir)), source=source, device=resolve_device(device), workers=workers
+    )
 
 
 def _warn(message: str) -> None:
     """Report that other data are used than requested."""
     warnings.warn(message, stacklevel=4)
-
-
-def _data_frame(records: Sequence[Mapping[str, Any]]) -> Any:
-    pandas: Any = import_module("pandas")  # optional, and without type stubs
-    return pandas.DataFrame.from_records(list(records))
-
-
-def _cell_text(value: Any) -> str:
-    if value is None:
-        return DASH
-    return f"{100 * value:.1f} %" if isinstance(value, float) else str(value)
-
-
-def _render_to_text(show: Callable[[Console], None]) -> str:
-    text = StringIO()
-    show(Console(file=text, width=_WIDTH, markup=False, emoji=False, highlight=False, color_system=None))
-    return text.getvalue().rstrip("\n")

@@ -1,8 +1,9 @@
-"""`initbench.run`, `load_runs` and `compare` in Python."""
+"""`initbench.run`, `sweep`, `load_runs` and `compare` in Python."""
 
 from __future__ import annotations
 
 import json
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import pytest
 from torch import nn
 
 import initbench
-from initbench.api import Runs
-from initbench.errors import ConfigError, RunFailedError, UsageError
+from initbench.cli.main import run_command
+from initbench.errors import ConfigError, MissingExtraError, RunFailedError, UsageError
 from initbench.render.html import html_table, preformatted_html
+from initbench.results import Runs, SweepRuns
 
 CONFIG = {
     "kind": "experiment",
@@ -167,3 +169,81 @@ def test_a_failed_training_is_an_error(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(RunFailedError, match="injected"):
         initbench.run(CONFIG, runs_dir=tmp_path, seeds=1)
     assert [run.status for run in initbench.load_runs(runs_dir=tmp_path)] == ["failed"]
+
+
+AXES = {"init.scheme": ["xavier_normal", "kaiming_normal"], "model.depth": [2, 3]}
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> SweepRuns:
+    return initbench.sweep(CONFIG, AXES, runs_dir=tmp_path_factory.mktemp("sweep") / "runs", train__lr=0.02)
+
+
+def test_a_sweep_is_that_of_the_command(
+    swept: SweepRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(json.dumps(CONFIG), encoding="utf-8")
+    axes = [f"{key}={','.join(map(str, values))}" for key, values in AXES.items()]
+    options = ["--runs-dir", str(tmp_path / "runs"), "--json", "--quiet"]
+    assert run_command(["sweep", str(file), *axes, "train.lr=0.02", *options]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [[run["run_id"] for run in point["runs"]] for point in document["points"]] == [
+        list(point.run_ids) for point in swept.result.variants
+    ]
+    assert swept.as_data().keys() == document.keys()
+    assert len(swept.runs) == 8
+    assert {run.status for run in swept.runs} == {"finished"}
+
+
+def test_a_sweep_trains_only_what_is_missing(swept: SweepRuns) -> None:
+    store = swept.runs.store
+    again = initbench.sweep(
+        CONFIG, {**AXES, "model.depth": [2, 3, 4]}, runs_dir=store.root, train__lr=0.02, seeds=2
+    )
+    before = {run.run_id: run.created for run in swept.runs}
+    assert len(again.runs) == 12
+    assert {run.run_id: run.created for run in again.runs if run.run_id in before} == before
+    rows = {row.label for table in again.comparison.tables for row in table.rows}
+    assert rows == {point.label for point in again.result.variants}
+    assert "kaiming_normal_depth4" in str(again)
+    assert repr(again) == "<SweepRuns of tiny: 6 points, 12 runs>"
+    assert "kaiming_normal" in _html_text(again)
+
+
+def test_faults_of_axes_are_those_of_the_command(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'xavier_normal'"):
+        initbench.sweep(CONFIG, {"init.scheme": ["xavier_norml"]}, runs_dir=tmp_path)
+    with pytest.raises(ConfigError, match=r"model\.depht.*did you mean"):
+        initbench.sweep(CONFIG, {"model.depht": [1, 2]}, runs_dir=tmp_path)
+    with pytest.raises(UsageError, match="not a list"):
+        initbench.sweep([CONFIG], AXES, runs_dir=tmp_path)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("library", ["polars", "pandas"])
+def test_tidy_frames(trained: Runs, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if library == "pandas":
+        monkeypatch.setitem(sys.modules, "polars", None)
+    frames = {table: trained.to_frame(table) for table in ("runs", "curves", "layers", "histograms")}
+    assert {type(frame).__module__.partition(".")[0] for frame in frames.values()} == {library}
+    rows = {table: len(frame) for table, frame in frames.items()}
+    assert rows["runs"] == 2
+    assert rows["curves"] == 2 * 3  # at steps 0, 10 and 20
+    assert rows["layers"] == 2 * 3 * 3  # three moments, three layers
+    accuracies = list(frames["runs"]["final_val_accuracy"])
+    assert accuracies == [run.final["val_accuracy"] for run in trained if run.final is not None]
+    layers = frames["layers"]
+    first = dict(zip(layers.columns, (next(iter(layers[name])) for name in layers.columns), strict=True))
+    pre = trained.store.read(trained[0].run_id).snapshots[0]["layers"][0]["pre"]
+    assert (first["run_id"], first["moment"], first["layer"]) == (trained[0].run_id, "init", 1)
+    assert first["q"] == pre["q"]
+    with pytest.raises(UsageError, match="there is no table 'layer'; did you mean 'layers'"):
+        trained.to_frame("layer")
+
+
+def test_without_a_library_frames_name_the_extra(trained: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("polars", "pandas"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'initbench\[frame\]'"):
+        trained.to_frame()

@@ -16,6 +16,7 @@ FLOORS = (
     "errors",
     "interrupts",
     "paths",
+    "optional_packages",
     "plugins",
     "registry",
     "registry_choice",
@@ -42,6 +43,7 @@ FLOORS = (
     "export",
     "report",
     "testing",
+    "results",
     "api",
     "cli",
 )

@@ -46,27 +46,22 @@ Editors complete and validate a config that begins with this line
 
 _NOTES = {
     "npz": """\
-The archive holds four arrays, as `numpy.savez(FILE, x_train=…, y_train=…, x_test=…, y_test=…)` writes them:
+The archive holds arrays, as `numpy.savez(FILE, x_train=…, y_train=…)` writes them; `x_test`, `y_test`,
+`x_val` and `y_val` are optional. All parts have samples of one shape and type:
 
-| array | shape | type |
-| --- | --- | --- |
-| `x_train`, `x_test` | (N, D) features, (N, H, W) grey images or (N, H, W, C) images with C = 1, 3 or 4, \
-channels last | `uint8`, which is scaled to [0, 1], or any float, which must be finite in float32 |
-| `y_train`, `y_test` | (N,) class numbers 0 … K−1 | any integer |
+| `x_…` | type |
+| --- | --- |
+| (N, D) features, (N, H, W) grey images, (N, H, W, C) images with C = 1, 3 or 4 | `uint8`, which is \
+scaled to [0, 1], or any float, which must be finite in float32 |
+| (N, T) token ids below `vocabulary` | any integer |
 
-Both parts have samples of one shape and type. Validation samples are split off `x_train` (`val_fraction`).
-Probable mistakes are rejected with advice: labels that are floats, negative, one-hot, from 1 or with gaps
-(unless `classes` chooses some), a single class, about as many classes as samples, inputs that are all
-alike, images with their channels first, and integers other than `uint8` (pixels are saved as `uint8`, numbers
-as `float32`; token numbers are not supported as inputs).
-
-```python
-import numpy as np
-
-rng = np.random.default_rng(0)
-x, y = rng.normal(size=(600, 20)), rng.integers(0, 3, 600)
-np.savez("mine.npz", x_train=x[:500], y_train=y[:500], x_test=x[500:], y_test=y[500:])
-```""",
+`target_kind` lists the shapes of `y_…`. For classes, probable mistakes are rejected with advice: labels that
+are floats, negative, one-hot, from 1 or with gaps (unless `classes` chooses some), a single class, about as
+many classes as samples, inputs that are all alike, images with their channels first, and integers other than
+`uint8`. [docs/own_data.md](own_data.md) shows an example of each of your own data sets.""",
+    "images": "[docs/own_data.md](own_data.md) shows the layouts of folders.",
+    "table": "[docs/own_data.md](own_data.md) shows which columns become features.",
+    "tokens": "[docs/own_data.md](own_data.md) shows how a text is cut into samples.",
 }
 """What a table of options cannot say, by the entry's name."""
 

@@ -1,4 +1,4 @@
-"""Shell completion of runs, config keys, component names, metrics, configs and lessons.
+"""Shell completion of runs, figures, config keys, component names, metrics, configs and lessons.
 
 Nothing here imports torch unless there are plug-ins, so that a completion takes a fraction of a second.
 Unreadable files are skipped, since the shell cannot display an error.
@@ -34,6 +34,13 @@ def complete_runs(context: typer.Context, incomplete: str) -> list[str]:
         return []
     experiments = [str(record.get("experiment", "")) for record in records]
     return _with_prefix(incomplete, [*experiments, *swept, *(str(record["run_id"]) for record in records)])
+
+
+def complete_figures(incomplete: str) -> list[str]:
+    """Return the names of figures that start with `incomplete`, whatever the runs allow."""
+    from initbench.report.build import FIGURE_SECTIONS
+
+    return _with_prefix(incomplete, (key for section in FIGURE_SECTIONS for key in section.keys))
 
 
 def complete_metrics(incomplete: str) -> list[str]:

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from initbench.cli.compare import Baseline, By, Confidence, Target, resolve_keys
-from initbench.cli.options import RunPatterns, RunsDir, Where, runs_root
+from initbench.cli.compare import Baseline, By, Confidence, Target
+from initbench.cli.completion import complete_figures
+from initbench.cli.options import RunPatterns, RunsDir, Where
+from initbench.cli.report import select_report_runs
 from initbench.errors import UsageError
 from initbench.store.files import write_output
-from initbench.store.store import Store
 
 Kind = Annotated[
     str | None,
@@ -19,6 +20,7 @@ Kind = Annotated[
         metavar="KIND",
         help="Figure to draw, such as depth-q; --list shows those that the runs allow.",
         show_default=False,
+        autocompletion=complete_figures,
     ),
 ]
 Output = Annotated[
@@ -86,12 +88,10 @@ def figure(
     The caption below the figure, which states n, data and config, is also printed on stdout.
     The same runs give the same bytes.
     """
-    from initbench.analysis.selection import Selection
     from initbench.render.compare.display_options import View
     from initbench.report.build import figures_of
     from initbench.report.figure_selection import select_figure
     from initbench.report.print_layout import PrintLayout, figure_suffix, full_caption, print_figure
-    from initbench.report.report_runs import compare_for_report
 
     if kind is None and not list_figures:
         raise UsageError("name a figure, such as depth-q; `initbench figure --list` lists them")
@@ -99,10 +99,8 @@ def figure(
     suffix = figure_suffix(path)
     # After --list, the first word is a run as well.
     selected = [kind, *(patterns or [])] if list_figures and kind is not None else patterns or []
-    selection = Selection(Store(runs_root(runs_dir)), selected, where or [])
     view = View(baseline=baseline, confidence=confidence)
-    keys = resolve_keys(by, selection.runs)
-    report = compare_for_report(selection.store, selection.runs, view, by=keys, target=target)
+    report = select_report_runs(selected, where, runs_dir, view, by=by, target=target)
     if list_figures or kind is None:
         for each in figures_of(report):
             typer.echo(f"{each.key}\t{each.title}")

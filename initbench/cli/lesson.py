@@ -126,7 +126,11 @@ def lesson(
             if not json_output:
                 _print_result(result, all_notes=notes)
         verdicts = judge_training(gates, _trained_runs(lessons, results, context.store))
-        _write_report(report, results, context.store, verdicts)
+        failures = [line for result in results for line in result.failures]
+        failures += divergence_failures(
+            (run.status for result in results for run in _run_summaries(result)), fail_on
+        )
+        _write_report(report, results, context.store, verdicts, failures)
     finally:  # print completed lessons even if a later one fails
         if json_output:
             _print_document(results, verdicts)
@@ -134,10 +138,6 @@ def lesson(
             _print_totals(results)
     if verdicts is not None:
         print_verdicts(verdicts)
-    failures = [line for result in results for line in result.failures]
-    failures += divergence_failures(
-        (run.status for result in results for run in _run_summaries(result)), fail_on
-    )
     exit_with_failures(failures, errors)
     exit_with_verdicts(verdicts)
 
@@ -224,13 +224,18 @@ def _run_summaries(result: LessonResult) -> list[RunSummary]:
 
 
 def _write_report(
-    path: Path | None, results: Sequence[LessonResult], store: Store, verdicts: GateReport | None
+    path: Path | None,
+    results: Sequence[LessonResult],
+    store: Store,
+    verdicts: GateReport | None,
+    failures: Sequence[str],
 ) -> None:
     """Write the page with the claims first; the arms of several lessons are named after their lessons."""
     if path is None or not results:
         return
     from initbench.analysis.tables import build_single_table
     from initbench.report.views.claims import claim_sections
+    from initbench.report.views.tuning import tuning_sections
 
     tables = [result.table for result in results]
     if len(results) > 1:
@@ -241,7 +246,16 @@ def _write_report(
             for result in results
         ]
     title = results[0].study.config.question if len(results) == 1 else f"{len(results)} lessons"
-    write_run_report(path, store, tables, title=title, verdicts=verdicts, leading=claim_sections(results))
+    write_run_report(
+        path,
+        store,
+        tables,
+        title=title,
+        verdicts=verdicts,
+        failures=failures,
+        leading=claim_sections(results),
+        trailing=tuning_sections(results),
+    )
 
 
 def _print_result(result: LessonResult, *, all_notes: bool) -> None:

@@ -63,7 +63,9 @@ def write_run_report(
     *,
     title: str | None = None,
     verdicts: GateReport | None = None,
+    failures: Sequence[str] = (),
     leading: Sequence[ReportSection] = (),
+    trailing: Sequence[ReportSection] = (),
 ) -> None:
     """Write the page of the runs in comparison tables; do nothing without a path.
 
@@ -76,7 +78,9 @@ def write_run_report(
         view: Display options of the tables, such as the baseline.
         title: Heading of the page; None for one that names the rows.
         verdicts: Results of the gates, if the command has any.
+        failures: Lines on what made the command fail, apart from gates.
         leading: Sections before the verdict.
+        trailing: Sections after the figures.
     """
     if path is None:
         return
@@ -95,7 +99,9 @@ def write_run_report(
             command=command_line(),
             gates=None if verdicts is None else _outcome(verdicts),
             title=title,
+            failures=failures,
             leading=leading,
+            trailing=trailing,
             drawer=drawer,
         )
         save_page(path, page, drawer)

@@ -107,7 +107,11 @@ def run(
                 _print_runs(runs, all_layers=all_layers)
         trained = _trained_runs(configs, outcomes, context.store)
         verdicts = judge_training(gates, trained)
-        write_run_report(report, context.store, trained.tables, verdicts=verdicts)
+        failures = [
+            f"{outcome.config.name} failed: {error}" for outcome in outcomes for error in outcome.errors
+        ]
+        failures += divergence_failures([run.record["status"] for run in stored_runs], fail_on)
+        write_run_report(report, context.store, trained.tables, verdicts=verdicts, failures=failures)
     finally:  # print finished runs even after a signal
         if json_output and (outcomes or len(configs) > 1):
             _print_document(stored_runs, verdicts)
@@ -115,8 +119,6 @@ def run(
         print_verdicts(verdicts)
     if limits.max_seconds is not None and (waiting := _count_waiting(outcomes, context.store)):
         _report_waiting(waiting)
-    failures = [f"{outcome.config.name} failed: {error}" for outcome in outcomes for error in outcome.errors]
-    failures += divergence_failures([run.record["status"] for run in stored_runs], fail_on)
     exit_with_failures(failures, errors)
     exit_with_verdicts(verdicts)
 

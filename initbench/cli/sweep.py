@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from initbench.cli.gate_options import GateOptions, GateReport
     from initbench.config.study import Sweep
     from initbench.render.compare.display_options import View
+    from initbench.report.page import ReportSection
     from initbench.runner.pending import RunLimits
     from initbench.runner.plan import RunContext
     from initbench.study.run_study import SweepResult
@@ -173,14 +174,19 @@ class _SweepCommand:
             display.say(f"{self.sweep.name}: {text.plural(kept_runs, 'run')} kept")
         verdicts = self._judge(result, gates)
         self._print_result(result, verdicts)
+        failures = _failures(result, fail_on)
         write_run_report(
             report,
             self.context.store,
             result.tables,
             title=f"{self.sweep.name}: {text.plural(len(result.variants), 'point')}",
             verdicts=verdicts,
+            failures=failures,
+            trailing=[] if report is None else _tuning_sections(result),
         )
-        _exit_on_failure(result, verdicts, fail_on)
+        if failures:
+            raise RunFailedError("\n".join(failures))
+        exit_with_verdicts(verdicts)
 
     def _print_result(self, result: SweepResult, verdicts: GateReport | None) -> None:
         from initbench.render.sweep_tables import print_result, sweep_document
@@ -235,12 +241,14 @@ def _view() -> View:
     return View(width=stdout_width(), ascii_only=is_ascii())
 
 
-def _exit_on_failure(result: SweepResult, verdicts: GateReport | None, fail_on: str | None) -> None:
-    """Exit with an error if a run or a gate failed."""
+def _tuning_sections(result: SweepResult) -> list[ReportSection]:
+    from initbench.report.views.tuning import tuning_sections
+
+    return tuning_sections([result])
+
+
+def _failures(result: SweepResult, fail_on: str | None) -> list[str]:
+    """Return lines on the runs that failed, and on those that diverged if `fail_on` says so."""
     from initbench.render.sweep_tables import failure_lines
 
-    lines = failure_lines(result.failed)
-    lines += divergence_failures(result.statuses.elements(), fail_on)
-    if lines:
-        raise RunFailedError("\n".join(lines))
-    exit_with_verdicts(verdicts)
+    return [*failure_lines(result.failed), *divergence_failures(result.statuses.elements(), fail_on)]

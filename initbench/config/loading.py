@@ -33,7 +33,7 @@ from initbench.models.build import check
 from initbench.registry import nearest_name
 
 _KEY_WORD = re.compile(r"(?:data|model|init|train|probe)\.[A-Za-z_][\w.]*")
-_FILE_KEY = re.compile(r"(?:^|\.)(?:data\.path|init\.(?:scheme|head)\.from)$")
+_FILE_KEY = re.compile(r"(?:^|\.)(?:data\.(?:\w+_)?path|init\.(?:scheme|head)\.from)$")
 _RUN_NAME = re.compile(r"[A-Za-z0-9][\w-]*")
 """Pattern of run and experiment names, which `from` accepts instead of a path: no dots, no slashes."""
 M = TypeVar("M", bound=BaseModel)
@@ -108,9 +108,21 @@ def load_mapping(
     Raises:
         ConfigError: If there are faults. Positions are those in the YAML text of the data, called `source`.
     """
-    parsed, faults = _parse_overrides(overrides)
+    return read_mapping(data, overrides, partial(validate_document, model), source=source)
+
+
+def read_mapping(
+    data: Mapping[str, Any],
+    overrides: Sequence[str],
+    read: Read[T],
+    *,
+    source: str = "mapping",
+    axes: bool = False,
+) -> T:
+    """Read plain data with `read`, like a file of `read_all`; errors as in `load_mapping`."""
+    parsed, faults = _parse_overrides(overrides, axes=axes)
     text = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True)
-    config, issues = validate_document(model, parse_yaml(text.encode(), source), parsed)
+    config, issues = read(parse_yaml(text.encode(), source), parsed)
     if config is None or faults:
         raise ConfigError(dict.fromkeys(faults + issues))
     return config
@@ -325,7 +337,7 @@ def _with_tuple(data: Any, path: KeyPath) -> Any:
 
 
 def _resolve_paths(value: Any, folder: Path, key: str = "") -> Any:
-    """Return the plain data `value` with each path prefixed by `folder` if that file exists.
+    """Return the plain data `value` with each path prefixed by `folder` if that file or folder exists.
 
     Other paths are unchanged: they are relative to the working directory or the data root. `key` is the
     dotted key of `value`. Keys of axes and arms are resolved too, e.g. `grid: {data.path: [...]}`.
@@ -337,7 +349,8 @@ def _resolve_paths(value: Any, folder: Path, key: str = "") -> Any:
         }
     if isinstance(value, list):
         return [_resolve_paths(inner, folder, key) for inner in value]
-    if isinstance(value, str) and _FILE_KEY.search(key) and not _RUN_NAME.fullmatch(value):
+    is_run = key.endswith("from") and isinstance(value, str) and _RUN_NAME.fullmatch(value)
+    if isinstance(value, str) and _FILE_KEY.search(key) and not is_run:
         return _next_to_config(value, folder)
     return value
 
@@ -345,7 +358,7 @@ def _resolve_paths(value: Any, folder: Path, key: str = "") -> Any:
 def _next_to_config(name: str, folder: Path) -> str:
     try:
         path = folder / name
-        return name if Path(name).is_absolute() or not path.is_file() else str(path)
+        return name if not name or Path(name).is_absolute() or not path.exists() else str(path)
     except (OSError, ValueError):  # too long for a file name, or it holds a NUL
         return name
 

@@ -5,6 +5,7 @@ Whether the net can be built is checked when a config is loaded (`config.loading
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args
 
@@ -29,7 +30,7 @@ When = Literal["init", "train", "end"]
 DEFAULT_STEPS = 2000
 
 _COMPUTES_NOTHING = {"name", "notes", "seeds"}
-_FINDS_THE_DATA = {"fallback", "path"}
+_LOCATES_DATA = re.compile(r"fallback|(?:\w+_)?path")
 
 
 def _key_issue(problem: str, **location: str) -> PydanticCustomError:
@@ -238,7 +239,7 @@ class ExperimentConfig(Section):
         of another net. The located data and weights have identities of their own.
         """
         keys = {key: value for key, value in self.resolved().items() if key not in _COMPUTES_NOTHING}
-        keys["data"] = {key: value for key, value in keys["data"].items() if key not in _FINDS_THE_DATA}
+        keys["data"] = {key: value for key, value in keys["data"].items() if not _LOCATES_DATA.fullmatch(key)}
         if isinstance(self.init.scheme, TransferOptions):
             scheme = {key: value for key, value in keys["init"]["scheme"].items() if key != "from"}
             keys["init"] = {**keys["init"], "scheme": scheme}

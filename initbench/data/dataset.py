@@ -180,6 +180,8 @@ class RawData:
     """Kind of y."""
     vocabulary: int | None = None
     """Number of token ids, if the inputs are token ids 0 … vocabulary-1."""
+    class_names: tuple[str, ...] | None = None
+    """Name of each class, if the data have names."""
     x_val: Tensor | None = None
     y_val: Tensor | None = None
 

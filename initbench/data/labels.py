@@ -87,7 +87,13 @@ def select_classes(raw: RawData, labels: Sequence[int]) -> RawData:
     if not len(y_test):
         raise DataError(f"data.classes={list(labels)} leaves no test sample")
     changed = replace(
-        raw, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test, classes=len(labels)
+        raw,
+        x_train=x_train,
+        y_train=y_train,
+        x_test=x_test,
+        y_test=y_test,
+        classes=len(labels),
+        class_names=None if raw.class_names is None else tuple(raw.class_names[label] for label in labels),
     )
     if raw.x_val is None or raw.y_val is None:
         return changed

@@ -74,6 +74,8 @@ class PreparedData:
     fingerprint: str
     labels: tuple[int, ...] | None = None
     """Original label of each class if `data.classes` selects some, else None."""
+    class_names: tuple[str, ...] | None = None
+    """Name of each class, if the data have names."""
     augment: Augment | None = None
     """Augmentation of the training batches, or None."""
     unlabelled: Tensor | None = None
@@ -136,6 +138,7 @@ def preprocess(resolved: ResolvedDataset, options: DataOptions, device: torch.de
         requested=resolved.requested,
         fingerprint=resolved.located.fingerprint,
         labels=None if options.classes is None else tuple(options.classes),
+        class_names=raw.class_names,
         augment=_augment(options, train.x, shift, scale),
         unlabelled=unlabelled,
         mislabelled=wrong,

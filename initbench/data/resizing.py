@@ -20,13 +20,13 @@ def resize_images(raw: RawData, size: tuple[int, int]) -> RawData:
     """
     return replace(
         raw,
-        x_train=_resize(raw.x_train, size),
-        x_test=_resize(raw.x_test, size),
-        x_val=None if raw.x_val is None else _resize(raw.x_val, size),
+        x_train=resize_batch(raw.x_train, size),
+        x_test=resize_batch(raw.x_test, size),
+        x_val=None if raw.x_val is None else resize_batch(raw.x_val, size),
     )
 
 
-def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_batch(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize x (N, C, H, W) to (N, C, *size) in its dtype, in chunks to avoid a float copy of all images."""
     if tuple(x.shape[2:]) == size:
         return x

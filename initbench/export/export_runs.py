@@ -14,7 +14,7 @@ from initbench.analysis.run_summary import RunSummary
 from initbench.analysis.selection import Selection
 from initbench.errors import StoreError, UsageError
 from initbench.export.table_files import ExportCounts
-from initbench.export.tables import TABLES, RunTables, Schemas, build_run_tables, table_schemas
+from initbench.export.tables import TABLES, Columns, RunTables, Schemas, build_run_tables, table_schemas
 from initbench.registry import nearest_name
 from initbench.store.locks import acquire_lock
 from initbench.store.store import Store
@@ -89,6 +89,34 @@ def export_runs(
     return report
 
 
+def read_columns(
+    store: Store, runs: Sequence[RunSummary], table: str, target: float | None = None
+) -> Columns:
+    """Return one of the tidy tables of the complete runs among these, as columns.
+
+    Raises:
+        UsageError: If there is no such table.
+        StoreError: If a run has become damaged.
+    """
+    if table not in TABLES:
+        raise UsageError(_unknown_table(table))
+    complete = [run for run in runs if run.is_complete]
+    schema, skipped = table_schemas(complete)[table], dict[str, str]()
+    columns: Columns = {column.name: [] for column in schema}
+    for tables in _read_tables(store, [run.run_id for run in complete], target, skipped):
+        for name, values in tables.columns(table, schema).items():
+            columns[name] += values
+    if skipped:
+        raise StoreError("\n".join(f"{run_id}: {reason}" for run_id, reason in skipped.items()))
+    return columns
+
+
+def _unknown_table(name: str) -> str:
+    guess = nearest_name(name, TABLES)
+    hint = f"did you mean {guess!r}?" if guess else f"the tables are {', '.join(TABLES)}"
+    return f"there is no table {name!r}; {hint}"
+
+
 def _check_tables(tables: Sequence[str], destination: Destination) -> None:
     if tables and destination not in ("csv", "parquet"):
         raise UsageError(
@@ -96,9 +124,7 @@ def _check_tables(tables: Sequence[str], destination: Destination) -> None:
         )
     for name in tables:
         if name not in TABLES:
-            guess = nearest_name(name, TABLES)
-            hint = f"did you mean {guess!r}?" if guess else f"the tables are {', '.join(TABLES)}"
-            raise UsageError(f"--tables: there is no table {name!r}; {hint}")
+            raise UsageError(f"--tables: {_unknown_table(name)}")
 
 
 def load_exporter(destination: Destination) -> Exporter:

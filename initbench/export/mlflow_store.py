@@ -15,10 +15,10 @@ from typing import Any
 
 from initbench.errors import StoreError, UsageError
 from initbench.export.csv_files import csv_text
-from initbench.export.optional_packages import import_optional
 from initbench.export.table_files import ExportCounts
 from initbench.export.tables import FIXED_COLUMNS, RunTables, Schemas, format_value, parse_time
 from initbench.export.tracker_values import curve_scalars
+from initbench.optional_packages import import_optional
 from initbench.store.files import remove_temporaries, replacing
 
 EXPERIMENT = "initbench"

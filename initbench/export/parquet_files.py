@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from initbench.export.optional_packages import import_optional
 from initbench.export.table_files import ExportCounts, write_table_files
 from initbench.export.tables import Columns, RunTables, Schemas, TableColumn
+from initbench.optional_packages import import_optional
 
 _GROUP_ROWS = 1 << 17
 """Rows after which a row group is written; a group for each run would make files slow to read."""

@@ -20,7 +20,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from initbench.export.optional_packages import import_optional
 from initbench.export.table_files import ExportCounts
 from initbench.export.tables import RunTables, Schemas, format_value
 from initbench.export.tracker_values import (
@@ -29,6 +28,7 @@ from initbench.export.tracker_values import (
     layer_histograms_by_step,
     layer_scalars,
 )
+from initbench.optional_packages import import_optional
 from initbench.store.files import LINES_BYTES, read_bytes, remove_temporaries, write_atomic
 from initbench.store.histograms import Histogram
 

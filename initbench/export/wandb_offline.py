@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from initbench.errors import StoreError
-from initbench.export.optional_packages import import_optional
 from initbench.export.table_files import ExportCounts
 from initbench.export.tables import FIXED_COLUMNS, RunTables, Schemas
 from initbench.export.tracker_values import (
@@ -22,6 +21,7 @@ from initbench.export.tracker_values import (
     layer_histograms_by_step,
     layer_scalars,
 )
+from initbench.optional_packages import import_optional
 from initbench.store import strict_json
 from initbench.store.files import read_text, remove_path, write_atomic
 from initbench.store.histograms import Histogram

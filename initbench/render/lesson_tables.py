@@ -65,8 +65,7 @@ def render_results(result: LessonResult, width: int, view: View) -> Iterator[Ren
     """Yield the results without verdicts: the table of arms, the tuning and the figures."""
     yield from comparison_renderables([result.table], view)
     if result.study.tune is not None:
-        tuned = [(arm.label, arm.tuning) for arm in result.variants if arm.tuning is not None]
-        yield from (tuning_table(tuned), _BLANK)
+        yield from (tuning_table(result.tunings), _BLANK)
     for picture in result.study.config.show:
         yield from _picture(picture, result, width, view)
 

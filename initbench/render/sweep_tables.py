@@ -30,10 +30,9 @@ SCHEMA = "initbench.sweep/1"
 def print_result(console: Console, result: SweepResult, view: View) -> None:
     """Print the comparison of all points and the results of the tuning."""
     print_tables(console, result.tables, replace(view, aside=(*view.aside, *missing_runs_note(result))))
-    tuned = [(point.label, point.tuning) for point in result.variants if point.tuning is not None]
-    if tuned:
+    if result.tunings:
         console.print()
-        print_uncut(console, tuning_table(tuned))
+        print_uncut(console, tuning_table(result.tunings))
 
 
 def missing_runs_note(result: SweepResult) -> Iterator[str]:

@@ -16,21 +16,29 @@ def tuning_table(tuned: Sequence[tuple[str, Tuning]]) -> RenderableType:
     """Return the best value of each arm, the range of values that are about as good, and the cost."""
     if not tuned:
         return Text("Nothing was tuned.", style="dim")
-    first = tuned[0][1]
-    key, metric, values = first.key, first.metric, [trial.value for trial in first.tried]
-    columns = ["arm", f"best {key}", "score", "good values", "decades", "runs", "seconds", "edge"]
+    return Group(tuning_grid(tuned).table(), Text(tuning_legend(tuned), style="dim"))
+
+
+def tuning_grid(tuned: Sequence[tuple[str, Tuning]]) -> TextTable:
+    """Return the table of at least one tuned arm."""
+    columns = ["arm", f"best {tuned[0][1].key}", "score", "good values", "decades", "runs", "seconds", "edge"]
     grid = TextTable(columns, left_aligned=("arm", "edge"))
     for name, tuning in tuned:
         grid.add([name, *_tuning_cells(tuning)])
-    seeds = first.tried[0].runs
-    legend = (
-        f"{key} was tuned for each arm over {len(values)} values from {values[0]:g} to {values[-1]:g},"
-        f" {text.plural(seeds, 'seed')} each, by {metric.name}; the runs above use other seeds. Good"
-        f" values: contiguous range around the best value with scores within {TOLERANCE:.0%} of the best;"
-        " decades: its width in factors of 10. Edge: the best value is at this end of the tested range, so"
-        " a better one may lie beyond."
+    return grid
+
+
+def tuning_legend(tuned: Sequence[tuple[str, Tuning]]) -> str:
+    """Return the sentences that explain the table of at least one tuned arm."""
+    first = tuned[0][1]
+    values = [trial.value for trial in first.tried]
+    return (
+        f"{first.key} was tuned for each arm over {len(values)} values from {values[0]:g} to"
+        f" {values[-1]:g}, {text.plural(first.tried[0].runs, 'seed')} each, by {first.metric.name}; the runs"
+        " above use other seeds. Good values: contiguous range around the best value with scores within"
+        f" {TOLERANCE:.0%} of the best; decades: its width in factors of 10. Edge: the best value is at this"
+        " end of the tested range, so a better one may lie beyond."
     )
-    return Group(grid.table(), Text(legend, style="dim"))
 
 
 def _tuning_cells(tuning: Tuning) -> list[str]:

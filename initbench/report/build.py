@@ -37,22 +37,63 @@ class FigureSection:
     title: str
     build: FigureBuilder
     """Yields the figures that the runs allow."""
+    keys: Sequence[str]
+    """Keys of the figures; if there are several of a kind, numbers are appended to theirs."""
     shows_layers: bool = True
     """Whether the figures need the layers of the runs, whose reading takes long."""
 
 
 FIGURE_SECTIONS: Sequence[FigureSection] = (
-    FigureSection("histograms", "Histograms, layer by layer", histogram_figures),
-    FigureSection("depth", "The signal against depth", depth_figures),
-    FigureSection("heat", "Layers and steps", heat_map_figures),
-    FigureSection("convergence", "Convergence", convergence_figures, shows_layers=False),
-    FigureSection("forest", "Means and differences", forest_figures, shows_layers=False),
-    FigureSection("sweep", "Accuracy over two keys", sweep_figures, shows_layers=False),
-    FigureSection("batch-norm", "Batch norm", batch_norm_figures),
-    FigureSection("covariate-shift", "Internal covariate shift", covariate_shift_figures),
-    FigureSection("pretraining", "Layer-wise pre-training", pretraining_figures),
+    FigureSection(
+        "histograms",
+        "Histograms, layer by layer",
+        histogram_figures,
+        ("histograms-activation", "histograms-pre-activation", "histograms-gradient"),
+    ),
+    FigureSection(
+        "depth",
+        "The signal against depth",
+        depth_figures,
+        ("depth-activation-std", "depth-q", "depth-gradient", "depth-dead-units", "depth-saturated"),
+    ),
+    FigureSection("heat", "Layers and steps", heat_map_figures, ("heat-activation-std", "heat-gradient")),
+    FigureSection(
+        "convergence",
+        "Convergence",
+        convergence_figures,
+        ("validation-accuracy", "training-loss"),
+        shows_layers=False,
+    ),
+    FigureSection(
+        "forest",
+        "Means and differences",
+        forest_figures,
+        (
+            "forest-test-accuracy",
+            "forest-best-val-accuracy",
+            "forest-steps-to-target",
+            "forest-final-train-loss",
+        ),
+        shows_layers=False,
+    ),
+    FigureSection("sweep", "Accuracy over two keys", sweep_figures, ("sweep-map",), shows_layers=False),
+    FigureSection(
+        "batch-norm",
+        "Batch norm",
+        batch_norm_figures,
+        ("norm-running-mean-gap", "norm-running-variance-ratio", "norm-accuracy-init", "norm-accuracy-end"),
+    ),
+    FigureSection(
+        "covariate-shift",
+        "Internal covariate shift",
+        covariate_shift_figures,
+        ("shift-input-drift-depth", "shift-input-drift-step", "shift-gradient-depth", "shift-gradient-step"),
+    ),
+    FigureSection("pretraining", "Layer-wise pre-training", pretraining_figures, ("pretraining-loss",)),
 )
 """The sections of figures in the order of the page."""
+BUILD_ORDER = sorted(FIGURE_SECTIONS, key=lambda section: section.shows_layers)
+"""The sections in the order in which their figures are ready: those that need no layers are first."""
 
 
 def figures_of(report: ReportRuns) -> Iterator[ReportFigure]:
@@ -61,16 +102,19 @@ def figures_of(report: ReportRuns) -> Iterator[ReportFigure]:
         yield from section.build(report)
 
 
+def find_figure(report: ReportRuns, key: str) -> ReportFigure | None:
+    """Return a figure, or None if the runs do not allow it; layers are read only if figures need them."""
+    figures = (figure for section in BUILD_ORDER for figure in section.build(report))
+    return next((figure for figure in figures if figure.key == key), None)
+
+
 def _figures_by_section(
     report: ReportRuns, drawer: PictureDrawer | None
 ) -> dict[str, tuple[ReportFigure, ...]]:
-    """Return the figures of each section, of which `drawer` draws the first while others are built.
-
-    Figures without layers come first, so that they are drawn while the layers are read.
-    """
+    """Return the figures of each section; `drawer` draws those that are ready while layers are read."""
     by_section: dict[str, tuple[ReportFigure, ...]] = {}
     with garbage_collection_off():  # there are a million numbers, and no cycles
-        for section in sorted(FIGURE_SECTIONS, key=lambda section: section.shows_layers):
+        for section in BUILD_ORDER:
             for figure in section.build(report):
                 by_section[section.key] = (*by_section.get(section.key, ()), figure)
                 if drawer is not None:
@@ -84,7 +128,9 @@ def build_page(
     command: str | None = None,
     gates: GateOutcome | None = None,
     title: str | None = None,
+    failures: Sequence[str] = (),
     leading: Sequence[ReportSection] = (),
+    trailing: Sequence[ReportSection] = (),
     drawer: PictureDrawer | None = None,
 ) -> ReportPage:
     """Return the page of stored runs.
@@ -94,7 +140,9 @@ def build_page(
         command: The command that makes the page again; None if Python code made it.
         gates: Results of the gates of the command, if it has any.
         title: Heading; named after the rows if None.
+        failures: Lines on what made the command fail, apart from gates.
         leading: Sections before the verdict.
+        trailing: Sections after the figures.
         drawer: Starts to draw each figure when it is built; pass it to `render_page`, too.
 
     Raises:
@@ -103,12 +151,13 @@ def build_page(
     figures = _figures_by_section(report, drawer)
     sections = [
         *leading,
-        verdict_section(report, gates),
+        verdict_section(report, gates, failures),
         *(
             ReportSection(section.key, section.title, figures=figures[section.key])
             for section in FIGURE_SECTIONS
             if section.key in figures
         ),
+        *trailing,
         details_section(report),
         runs_section(report),
     ]

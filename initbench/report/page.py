@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any
+from typing import Any, ClassVar
 
 from initbench import __version__
 from initbench.errors import MissingExtraError
@@ -23,11 +23,31 @@ MANY_ROWS = 10
 
 
 @dataclass(frozen=True)
+class Sparkline:
+    """A small curve in a cell of a table."""
+
+    WIDTH: ClassVar[int] = 120
+    HEIGHT: ClassVar[int] = 32
+
+    points: Sequence[tuple[float, float]]
+    """Coordinates from 0 to 1, from left to right and from bottom to top."""
+    style: RowStyle
+    words: str
+    """The ends of the curve in words."""
+
+    @property
+    def path(self) -> str:
+        """The points of the curve in pixels of an SVG element of WIDTH × HEIGHT."""
+        width, height = self.WIDTH - 4, self.HEIGHT - 4
+        return " ".join(f"{2 + width * x:.1f},{2 + height * (1 - y):.1f}" for x, y in self.points)
+
+
+@dataclass(frozen=True)
 class HtmlTable:
-    """A table of a section; cells are plain text."""
+    """A table of a section; cells are plain text or small curves, and the first of a row is text."""
 
     columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[str | Sparkline]]
     notes: Sequence[str] = ()
     targets: Sequence[str] = ()
     """For each row the key of the text that its first cell links to; none if empty."""

@@ -11,10 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from initbench.report.theme import text_width
+
 MAX_PANELS = 6
 """Largest number of rows that are drawn next to each other."""
 _MIN_WIDTH = 100
 """Smallest width of a panel in pixels."""
+_HEADING_SIZE = 12.0
+"""Estimated size of the bold names above the panels, in pixels."""
+_HEADING_SHARE = 0.9
+"""Largest width of a name, as a share of that of its panel."""
 _ALWAYS_FITTING = 3
 """Number of panels that fit into all but the smallest windows."""
 _FITTING = f"max(1, min({MAX_PANELS}, floor(width / {_MIN_WIDTH})))"
@@ -59,7 +65,7 @@ class PanelAxis:
     @property
     def heading(self) -> dict[str, Any]:
         """Mark of the names of the rows, cut off at the width of a panel."""
-        limit = {"expr": f"0.9 * width / {self._visible}"}
+        limit = {"expr": f"{_HEADING_SHARE} * width / {self._visible}"}
         return {"type": "text", "fontWeight": "bold", "limit": limit, "baseline": "top"}
 
     @property
@@ -78,8 +84,22 @@ class PanelAxis:
         return [part * self.stride + value - self.low for part in parts for value in values]
 
 
-def panel_note(rows: int) -> list[str]:
-    """Return the sentence about rows without a panel; empty if there are few rows."""
-    if rows > MAX_PANELS:
-        return [f"Of {rows} rows, the first {MAX_PANELS} that are not hidden are drawn, or as many as fit."]
-    return [f"Of {rows} rows, as many as fit are drawn."] if rows > _ALWAYS_FITTING else []
+def panel_notes(names: Sequence[str]) -> list[str]:
+    """Return sentences about rows without a panel, and the names if they may not fit above the panels.
+
+    Args:
+        names: Names of the rows, from left to right.
+    """
+    notes = []
+    if len(names) > MAX_PANELS:
+        notes.append(
+            f"Of {len(names)} rows, the first {MAX_PANELS} that are not hidden are drawn, or as many as fit."
+        )
+    elif len(names) > _ALWAYS_FITTING:
+        notes.append(f"Of {len(names)} rows, as many as fit are drawn.")
+    drawn = names[:MAX_PANELS]
+    if len(drawn) > 1 and any(
+        text_width(name, _HEADING_SIZE) > _HEADING_SHARE * _MIN_WIDTH for name in drawn
+    ):
+        notes.append(f"From left to right: {', '.join(drawn)}.")
+    return notes

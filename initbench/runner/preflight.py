@@ -72,6 +72,7 @@ def _record(config: ExperimentConfig, data: PreparedData) -> Record:
         "matmul": matmul_backend(data.train.x.device),
         "samples": _samples(data),
         "classes": data.classes,
+        **({} if data.class_names is None else {"class_names": list(data.class_names)}),
         **_plugins(config, data.name),
         **_custom_model(config),
         **dict.fromkeys(("parameters", "steps", "final", "diverged", "diagnosis", "error")),

@@ -15,7 +15,7 @@ from typing import Any
 
 from initbench.config.bundled_files import CONFIGS
 from initbench.config.grid import keys_of, point_label, point_name, resolve_grid, short_hash
-from initbench.config.loading import read_all, read_document, validate_document
+from initbench.config.loading import read_all, read_document, read_mapping, validate_document
 from initbench.config.overrides import KEY, Override, apply_overrides
 from initbench.config.schema import ExperimentConfig
 from initbench.config.study import (
@@ -65,15 +65,22 @@ def load_lessons(names: Sequence[str], overrides: Sequence[str] = ()) -> list[Le
     return read_all([_lesson_path(name) for name in names], overrides, _read_lesson)
 
 
-def load_sweep(path: str, overrides: Sequence[str] = (), *, skip_invalid: bool = False) -> Sweep:
-    """Load the sweep of a file (`-` for standard input); overrides of the form `key=v1,v2` are axes.
+def load_sweep(
+    source: str | Mapping[str, Any], overrides: Sequence[str] = (), *, skip_invalid: bool = False
+) -> Sweep:
+    """Load the sweep of a file (`-` for standard input) or of a mapping with the keys of a file.
+
+    Overrides of the form `key=v1,v2` are axes.
 
     With `skip_invalid`, points that cannot be built are skipped, as long as others remain.
 
     Raises:
         ConfigError: If there are faults; the error lists all of them.
     """
-    (sweep,) = read_all([path], overrides, partial(_read_sweep, skip_invalid=skip_invalid), axes=True)
+    read = partial(_read_sweep, skip_invalid=skip_invalid)
+    if isinstance(source, Mapping):
+        return read_mapping(source, overrides, read, axes=True)
+    (sweep,) = read_all([source], overrides, read, axes=True)
     return sweep
 
 

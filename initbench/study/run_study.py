@@ -80,6 +80,11 @@ class StudyResult(Generic[C_co]):
         run_ids = [run_id for variant in self.variants for run_id in variant.run_ids]
         return run_ids + [run_id for variant in self.variants for run_id in variant.tuning_ids]
 
+    @property
+    def tunings(self) -> list[tuple[str, Tuning]]:
+        """Labels of the tuned variants, with the results of their tuning."""
+        return [(variant.label, variant.tuning) for variant in self.variants if variant.tuning is not None]
+
     def status(self, run_id: str) -> str:
         """Return the status of one run."""
         return self.summaries[run_id].status if run_id in self.summaries else MISSING

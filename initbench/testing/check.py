@@ -16,7 +16,11 @@ from initbench.registry import Options, RegistryEntry
 from initbench.registry_choice import options_model
 
 EXAMPLE_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "idx": {"train_images_path": "x.gz", "train_labels_path": "y.gz"},
+    "images": {"path": "x"},
     "npz": {"path": "x.npz"},
+    "table": {"path": "x.csv"},
+    "tokens": {"path": "x.txt"},
     "pretrained": {"from": "x.safetensors"},
 }
 """Values of the required options of built-in entries, by name."""

@@ -19,6 +19,7 @@ from initbench.errors import NameTakenError, UnknownNameError
 from initbench.models.network import FAMILIES
 from initbench.registry import Options, Registry, RegistryEntry, nearest_name, unknown_name_message
 from initbench.registry_choice import Choice, default_choice
+from initbench.testing.check import EXAMPLE_OPTIONS
 
 REGISTRIES = [INITS, ACTIVATIONS, NORMS, OPTIMIZERS, SCHEDULES, FAMILIES, DATASETS]
 COMPONENTS = [INITS, ACTIVATIONS, NORMS, OPTIMIZERS, SCHEDULES, FAMILIES]
@@ -27,8 +28,6 @@ COMPONENT_ENTRIES = [pytest.param(r, e, id=f"{r.kind}-{e.name}") for r in COMPON
 
 
 ORDERED = {"initbench.components.init_scheme": "INITS", "initbench.components.norm": "NORMS"}
-REQUIRED = {"npz": {"path": "x.npz"}, "pretrained": {"from": "x.safetensors"}}
-"""The options that have no default, each with a value."""
 
 
 def tag_of(registry):
@@ -48,7 +47,7 @@ def test_every_component_states_its_formula(registry, entry):
 @pytest.mark.parametrize(("registry", "entry"), ENTRIES)
 def test_a_value_survives_dump_and_load(registry, entry):
     values, tag = adapter(registry), tag_of(registry)
-    required = REQUIRED.get(entry.name, {})
+    required = EXAMPLE_OPTIONS.get(entry.name, {})
     value = values.validate_python({tag: entry.name, **required})
     dumped = values.dump_python(value)
     assert values.validate_python(dumped) == value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import pickle
 import subprocess
 import sys
@@ -15,9 +16,11 @@ import numpy as np
 import pytest
 import torch
 from cifar_files import cifar10, cifar100
+from PIL import Image
 from pydantic import ValidationError
 
 from initbench.data.dataset import DATASETS, Dataset, DataSource, LocatedDataset, RawData, UnavailableError
+from initbench.data.raw_checks import check_raw_data
 from initbench.data.sets import digits
 from initbench.data.sets.npz import NpzOptions
 from initbench.data.sets.torchvision_sets import MD5, published_archive
@@ -59,25 +62,45 @@ def located(entry: Dataset, tmp_path, idx_files, checksums, monkeypatch, put_on_
     for cifar in (cifar10(), cifar100()):
         cifar.publish(monkeypatch, b"")
         put_on_disk(tmp_path, cifar.files, cifar.folder)
-    write_npz(tmp_path / "own.npz")
     source = DataSource(root=tmp_path, offline=True)
-    if entry.name == "npz":
-        return entry.locate(NpzOptions(name="npz", path="own.npz"), source)
-    return entry.locate(default_choice(DATASETS, entry.name), source)
+    return entry.locate(entry.options(name=entry.name, **write_user_files(entry.name, tmp_path)), source)
+
+
+def write_user_files(name: str, root: Path) -> dict[str, str]:
+    """Write the files of a set of the user's own, and return the options that name them."""
+    match name:
+        case "npz":
+            return {"path": str(write_npz(root / "own.npz"))}
+        case "idx":
+            for file, content in {
+                "x": bytes([0, 0, 8, 2, 0, 0, 0, 9, 0, 0, 0, 1]),
+                "y": bytes([0, 0, 8, 1, 0, 0, 0, 9]),
+            }.items():
+                (root / file).write_bytes(
+                    content + bytes(range(9)) if file == "x" else content + bytes([0, 1, 2] * 3)
+                )
+            return {"train_images_path": str(root / "x"), "train_labels_path": str(root / "y")}
+        case "images":
+            for label, number in itertools.product("ab", range(3)):
+                (root / "own" / label).mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (4, 5), (number, 0, 9)).save(root / "own" / label / f"{number}.png")
+            return {"path": str(root / "own")}
+        case "table":
+            (root / "own.csv").write_text("a,b\n" + "".join(f"{i},{i % 2}\n" for i in range(20)))
+            return {"path": str(root / "own.csv")}
+        case "tokens":
+            (root / "own.txt").write_text("to be or not to be, that is the question\n" * 9)
+            return {"path": str(root / "own.txt"), "block": 8}
+    return {}
 
 
 def test_contract_of_every_set(entry, located):
     raw = located.load()
     assert located.name == entry.name
     assert len(located.fingerprint) == 64
-    parts = [(raw.x_train, raw.y_train), (raw.x_test, raw.y_test)]
-    parts += [(raw.x_val, raw.y_val)] if raw.x_val is not None else []
-    for x, y in parts:
-        assert x.dtype in (torch.uint8, torch.float32)
-        assert x.dim() in (2, 4)
-        assert len(x) == len(y) > 0
-        assert y.dtype == torch.int64
-        assert 0 <= y.min() <= y.max() < raw.classes
+    check_raw_data(raw)
+    assert raw.x_train.dtype in (torch.uint8, torch.float32) or raw.vocabulary is not None
+    assert raw.class_names is None or len(raw.class_names) == raw.classes
 
 
 def test_every_set_loads_in_another_process_and_alike(located):

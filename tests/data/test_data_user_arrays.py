@@ -23,7 +23,7 @@ def images(shape, **changes):
 
 REFUSED = {
     "float labels": ({"y_train": np.arange(40) % 4 * 1.0}, r"float64: save y\.astype\(int\)"),
-    "regression": ({"y_train": RNG.normal(size=40)}, "classifiers, not regressions"),
+    "regression": ({"y_train": RNG.normal(size=40)}, "set data.target_kind=real"),
     "bool labels": ({"y_train": np.arange(40) % 2 == 0}, r"save y\.astype\(int\)"),
     "text labels": ({"y_train": np.array(["a", "b"] * 20)}, "return_inverse"),
     "column labels": ({"y_train": (np.arange(40) % 4)[:, None]}, r"save y\.ravel\(\)"),
@@ -49,7 +49,7 @@ REFUSED = {
         {"x_train": RNG.integers(0, 256, (40, 8, 8))},
         r"in 0 … 255: save x\.astype\('uint8'\)",
     ),
-    "tokens": ({"x_train": RNG.integers(0, 50_000, (40, 6))}, "token numbers are not inputs"),
+    "tokens": ({"x_train": RNG.integers(0, 50_000, (40, 6))}, "set data.vocabulary if they are token ids"),
     "bool inputs": ({"x_train": RNG.normal(size=(40, 6)) > 0}, r"save x\.astype\('float32'\)"),
 }
 

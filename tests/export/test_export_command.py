@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from exported import CONFIG, store_run
 
-from initbench.export.optional_packages import import_optional
+from initbench.optional_packages import import_optional
 from initbench.store import sweep_index
 from initbench.store.store import Store
 

@@ -25,8 +25,10 @@ from initbench.config.loading import load_overrides
 from initbench.config.schema import ExperimentConfig, LrFactors, ProbeOptions, TrainOptions
 from initbench.config.yaml_reader import MAX_BYTES, MAX_FAULTS, parse_yaml
 from initbench.data.dataset import DATASETS, AugmentOptions, ShiftOptions
+from initbench.data.idx_file import read_idx
 from initbench.data.safe_unpickle import unpickle
-from initbench.data.sets import npz, torchvision_sets
+from initbench.data.sets import npz
+from initbench.data.user_arrays import ArrayForm
 from initbench.errors import AllocationError, ConfigError, DataError, InitbenchError, UsageError
 from initbench.machine import failed_allocation_size, require_memory
 from initbench.models.init_weights import InitOptions
@@ -276,7 +278,7 @@ def test_npz_damaged_member_is_named(tmp_path: Path, kind: str, key: str) -> Non
             )
             archive.writestr(f"{name}.npy", ARRAYS[kind] if name == key else good)
     with pytest.raises(DataError, match=r"a\.npz"):
-        npz.read_npz(path)
+        npz.read_npz(path, ArrayForm())
 
 
 @pytest.mark.parametrize(
@@ -294,7 +296,7 @@ def test_flipped_bits_of_an_archive_are_refused_or_harmless(tmp_path: Path, meth
     for at in range(0, len(content), max(1, len(content) // 150)):
         path.write_bytes(content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :])
         try:
-            npz.read_npz(path)
+            npz.read_npz(path, ArrayForm())
         except DataError as error:
             assert "a.npz" in str(error)
 
@@ -336,11 +338,11 @@ def test_a_damaged_idx_file_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "labels"
     path.write_bytes(content)
     with pytest.raises(DataError, match="labels"):
-        torchvision_sets._read(path)
+        read_idx(path, 1 << 20)
     packed = tmp_path / "labels.gz"
     packed.write_bytes(content or b"\x1f\x8b")
     with pytest.raises(DataError, match="labels"):
-        torchvision_sets._read(packed)
+        read_idx(packed, 1 << 20)
 
 
 def test_only_regular_files_of_bounded_size_are_read(tmp_path: Path) -> None:

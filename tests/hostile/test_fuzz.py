@@ -26,8 +26,10 @@ from initbench.config.loading import validate_document
 from initbench.config.overrides import parse_override
 from initbench.config.schema import ExperimentConfig
 from initbench.config.yaml_reader import parse_yaml as parse_yaml
+from initbench.data.idx_file import read_idx
 from initbench.data.safe_unpickle import unpickle
-from initbench.data.sets import npz, torchvision_sets
+from initbench.data.sets import npz
+from initbench.data.user_arrays import ArrayForm
 from initbench.errors import ConfigError, InitbenchError
 
 SECONDS = 5.0
@@ -148,7 +150,7 @@ def _idx(draw: random.Random, place: Path) -> None:
         content = gzip.compress(content, 1)
         content = _mutated(draw, content) if draw.random() < 0.3 else content
     path.write_bytes(content)
-    torchvision_sets._read(path)
+    read_idx(path, 1 << 20)
 
 
 def _npz_bytes() -> bytes:
@@ -188,7 +190,7 @@ def _npz(draw: random.Random, place: Path) -> None:
                 archive.writestr(f"{key}.npy", _header(draw))
         if draw.random() < 0.5:
             path.write_bytes(_mutated(draw, path.read_bytes()))
-    npz.read_npz(path)
+    npz.read_npz(path, ArrayForm())
 
 
 PICKLE = pickle.dumps({"data": np.zeros((2, 4), np.uint8), "labels": [1, 2], "names": ("a", "b")}, protocol=2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,17 +12,8 @@ import pytest
 
 from benchmarks.synthetic_runs import SyntheticRow, write_runs
 from initbench.cli.main import run_command
+from tools.headless_browser import NoBrowserError, headless_browser
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 ROWS = (
     SyntheticRow("healthy \"quoted\" & 'single'", 1.0, seeds=2),
     SyntheticRow("<script>alert(1)</script>", 0.5, seeds=2),
@@ -66,14 +56,11 @@ def page_file(store_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     """A browser; tests are skipped where none is installed."""
-    sync_api = pytest.importorskip("playwright.sync_api")
-    executable = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if executable is None:
-        pytest.skip(f"no browser found; one of {', '.join(BROWSERS)} on PATH is needed")
-    with sync_api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=executable, args=list(FLAGS))
-        yield browser
-        browser.close()
+    try:
+        with headless_browser() as browser:
+            yield browser
+    except NoBrowserError as error:
+        pytest.skip(str(error))
 
 
 @dataclass

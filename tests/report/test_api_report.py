@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import initbench
-from initbench.api import Runs
 from initbench.errors import MissingExtraError, UsageError
+from initbench.results import Runs
 from initbench.store.store import Store
 from tests.report.pages import Page
 from tests.test_api import CONFIG

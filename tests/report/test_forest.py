@@ -7,6 +7,7 @@ import pytest
 from initbench.analysis.metrics import METRICS
 from initbench.render.compare.metric_detail import metric_table
 from initbench.report.figure import rounded
+from initbench.report.views.convergence import convergence_figures
 from initbench.report.views.forest import FOREST_METRICS, forest_figures
 from tests.report.report_runs import figure_of, record_of, report_of, stored_run, two_arms
 
@@ -116,3 +117,7 @@ def test_rows_of_different_budgets_are_not_compared() -> None:
     assert first.startswith("1,000 steps: kaiming has the best mean, ") and "longer" not in first
     assert second.startswith("longer is the only row with a mean, ")
     assert "Rows of different data or budgets are not compared" in figure.caption
+    curves = figure_of(convergence_figures, report_of([*two_arms(), *longer]), "validation-accuracy")
+    first, second = curves.takeaway.split(". 2,000 steps: ")
+    assert first.startswith("1,000 steps: kaiming ends with the best mean ") and "longer" not in first
+    assert second.startswith("longer ends with the mean validation accuracy ")

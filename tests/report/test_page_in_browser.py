@@ -141,7 +141,7 @@ def test_hover_shows_the_exact_value(report: OpenPage, figures: dict[str, Report
 
 def test_tables_sort_by_number(report: OpenPage) -> None:
     heading = report.page.locator("#verdict th", has_text="test accuracy")
-    column = "[...document.querySelectorAll('#verdict tbody tr')].map((row) => row.cells[2].textContent)"
+    column = "[...document.querySelectorAll('#verdict tbody tr')].map((row) => row.cells[4].textContent)"
     orders = {}
     for order in ("ascending", "descending"):
         heading.locator("button").click()

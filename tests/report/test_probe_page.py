@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -176,6 +177,27 @@ def test_the_specifications_of_a_map_compile(mapped: Page, capfd: pytest.Capture
             spec = {**data["spec"], "params": params, "data": {"values": rows}, "width": 400}
             assert "<svg" in start_engine().vegalite_to_svg(spec, show_warnings=True)
             assert capfd.readouterr().err == "", key
+
+
+def test_a_link_holds_the_selected_point_of_a_map(chromium: Any, mapped: Page) -> None:
+    tab = chromium.new_page(viewport={"width": 900, "height": 900})
+
+    def profile(fragment: str) -> str:
+        """Return the picture of the profile after opening the page with this fragment."""
+        tab.goto("about:blank")
+        tab.goto(mapped.path.absolute().as_uri() + fragment)
+        tab.locator("#map-q").scroll_into_view_if_needed()
+        return str(tab.locator("#map-q .plot[data-drawn] svg").inner_html())
+
+    pictures = {point: profile(f"#map-q?point={point}") for point in (0, 2)}
+    assert pictures[0] != pictures[2]
+    profile("")
+    tab.locator("#map .plot[data-drawn] .mark-rect path").first.click(force=True)
+    tab.wait_for_function("location.hash.includes('point=')")
+    fragment = tab.evaluate("location.hash")
+    point = int(fragment.partition("point=")[2].partition("&")[0])
+    assert profile(f"#map-q?point={point}") == profile(fragment)
+    tab.close()
 
 
 def test_a_map_of_one_point_without_theory_has_a_page(initbench: Command, configs: list[Path]) -> None:

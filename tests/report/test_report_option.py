@@ -148,6 +148,21 @@ def test_a_sweep_has_its_points_as_rows_and_a_map_of_two_keys(initbench: Command
     assert len(page.column("sweep-map", "value")) == 4
 
 
+def test_the_page_has_the_tuning_and_what_made_the_command_fail(initbench: Command, files: Path) -> None:
+    lesson = {**LESSON, "name": "tuned", "tune": {"train.lr": [0.1, 1e9], "seeds": 1}}
+    (files / "tuned.yaml").write_text(yaml.safe_dump(lesson), encoding="utf-8")
+    arguments = ("lesson", files / "tuned.yaml", "--runs-dir", files / "tuned", "-q", "--report", "page.html")
+    assert initbench(*arguments).code == 0
+    page = Page(Path("page.html"))
+    assert page.sections.index("tuning") > page.sections.index("convergence")
+    assert "train.lr was tuned for each arm over 2 values from 0.1 to 1e+09" in page.words
+    assert "The command failed" not in page.words
+    diverging = ("train.lr=1e9", "--fail-on", "diverged", "--runs-dir", files / "diverged")
+    said = initbench("run", files / "tiny.yaml", *diverging, "-q", "--report", "page.html")
+    assert said.code == 1 and "2 runs diverged" in said.err
+    assert "The command failed: 2 runs diverged." in Page(Path("page.html")).words
+
+
 def test_a_lesson_begins_with_its_claims(initbench: Command, files: Path) -> None:
     said = initbench(
         "lesson", files / "lesson.yaml", "--runs-dir", files / "lessons", "-q", "--report", "page.html"

@@ -6,10 +6,6 @@ takes more than a second.
 
 from __future__ import annotations
 
-import gzip
-import math
-import struct
-import zlib
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +25,7 @@ from initbench.data.dataset import (
 )
 from initbench.data.download.archive import Archive, find_on_disk, find_or_download
 from initbench.data.download.checksums import cache_folder, checksum
+from initbench.data.idx_file import read_idx
 from initbench.errors import DataError
 
 _FILES = (
@@ -134,7 +131,7 @@ def _unpacked(archive: Archive, class_name: str, source: DataSource) -> tuple[di
 
 def _load(paths: dict[str, Path]) -> RawData:
     """Load images (N, 1, 28, 28) uint8 and labels (N,) int64."""
-    x_train, y_train, x_test, y_test = (_read(paths[file]) for file in _FILES)
+    x_train, y_train, x_test, y_test = (_read_bytes(paths[file]) for file in _FILES)
     for path, x, y in ((_FILES[0], x_train, y_train), (_FILES[2], x_test, y_test)):
         if x.shape != (len(y), 28, 28) or y.dim() != 1 or not len(y) or int(y.max()) > 9:
             raise DataError(f"{paths[path]} and its labels are not images of 28 × 28 in 10 classes")
@@ -147,21 +144,11 @@ def _load(paths: dict[str, Path]) -> RawData:
     )
 
 
-def _read(path: Path) -> Tensor:
-    """Return the values of an idx file, packed or not: two zeros, type 8, number of axes, sizes, values."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as packed:
-            content = packed.read(_MAX_UNPACKED + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be unpacked: {str(error).lower()}") from error
-    if len(content) > _MAX_UNPACKED:
-        raise DataError(f"{path} unpacks to more than {_MAX_UNPACKED:,} bytes, the limit")
-    axes = content[3] if content[:3] == b"\0\0\x08" and content[3:4] in (b"\1", b"\3") else 0
-    start = 4 + 4 * axes
-    shape = struct.unpack(f">{axes}I", content[4:start]) if axes and len(content) > start else ()
-    if not shape or len(content) != start + math.prod(shape):
+def _read_bytes(path: Path) -> Tensor:
+    values = read_idx(path, _MAX_UNPACKED)
+    if values.dtype != np.uint8:
         raise DataError(f"{path} is not an idx file of bytes")
-    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())
+    return torch.from_numpy(values)
 
 
 DATASETS.add(

@@ -8,28 +8,30 @@ from typing import Any
 
 from initbench.analysis.run_summary import RunSummary
 from initbench.analysis.stats.confidence_intervals import mean_interval
-from initbench.render.text import format_loss, format_percent
+from initbench.render.compare.titles import distinguishing_terms
+from initbench.render.text import format_loss, format_percent, plural
 from initbench.report.figure import ReportFigure, columns_of, rounded
 from initbench.report.parameters import BASELINE, HIDDEN, HIDE_ROWS, relative_to_baseline
 from initbench.report.report_runs import ReportRow, ReportRuns
 from initbench.report.theme import log_axis, row_channels
 
-_ACCURACY, _TRAIN_LOSS = 3, 1
+ACCURACY, TRAIN_LOSS = 3, 1
+"""Positions of the quantities in an evaluation."""
 _COLUMNS = ("row", "seed", "step", "kind", "value", "low", "high")
 
 
 def convergence_figures(report: ReportRuns) -> Iterator[ReportFigure]:
     """Yield the curves of validation accuracy and of training loss, if runs have evaluations."""
     if any(run.evaluations for row in report.rows for run in row.summaries):
-        if any(point[_ACCURACY] is not None for row in report.rows for point in _points(row)):
-            yield _figure(report, _ACCURACY, "validation-accuracy", "Validation accuracy", "accuracy, %")
-        yield _figure(report, _TRAIN_LOSS, "training-loss", "Training loss", "loss")
+        if any(point[ACCURACY] is not None for row in report.rows for point in _points(row)):
+            yield _figure(report, ACCURACY, "validation-accuracy", "Validation accuracy", "accuracy, %")
+        yield _figure(report, TRAIN_LOSS, "training-loss", "Training loss", "loss")
 
 
 def _figure(report: ReportRuns, quantity: int, key: str, title: str, axis: str) -> ReportFigure:
     records = [record for row in report.rows for record in _records(row, quantity)]
     confidence = report.tables[0].confidence
-    is_loss = quantity == _TRAIN_LOSS
+    is_loss = quantity == TRAIN_LOSS
     return ReportFigure(
         key=key,
         title=title,
@@ -62,7 +64,7 @@ def _points(row: ReportRow) -> Iterator[list[float | None]]:
 
 def _values(run: RunSummary, quantity: int) -> dict[float, float]:
     """Return the finite values of a run by step; accuracies in percent."""
-    scale = 100.0 if quantity == _ACCURACY else 1.0
+    scale = 100.0 if quantity == ACCURACY else 1.0
     return {
         float(point[0]): scale * value
         for point in run.evaluations
@@ -84,12 +86,12 @@ def _records(row: ReportRow, quantity: int) -> Iterator[dict[str, Any]]:
                 "kind": "diverged",
                 "value": rounded(values[last]),
             }
-    for step, (mean, low, high) in _means(row, quantity).items():
+    for step, (mean, low, high) in mean_curve(row, quantity).items():
         interval = {"low": rounded(low), "high": rounded(high)}
         yield {"row": row.name, "step": step, "kind": "mean", "value": rounded(mean), **interval}
 
 
-def _means(row: ReportRow, quantity: int) -> dict[float, tuple[float, float | None, float | None]]:
+def mean_curve(row: ReportRow, quantity: int) -> dict[float, tuple[float, float | None, float | None]]:
     """Return mean and interval by step, at the steps that all finished runs have."""
     curves = [_values(run, quantity) for run in row.summaries if run.is_finished]
     if not curves:
@@ -104,25 +106,38 @@ def _means(row: ReportRow, quantity: int) -> dict[float, tuple[float, float | No
 
 
 def _takeaway(report: ReportRuns, quantity: int) -> str:
-    finals = []
-    for row in report.rows:
-        means = _means(row, quantity)
-        if means:
-            finals.append((means[max(means)][0], row.name))
-    diverged = [row.name for row in report.rows if row.row.diverged == row.row.n > 0]
+    """Compare the ends of the curves, separately for each table: other data or budgets are not comparable."""
+    tables = [table.table for table in report.tables]
     sentences = []
-    if finals:
-        is_accuracy = quantity == _ACCURACY
-        form = (lambda v: f"{format_percent(v / 100, 1)} %") if is_accuracy else format_loss
-        ordered = sorted(finals, reverse=is_accuracy)
-        (best, name), (worst, last) = ordered[0], ordered[-1]
-        what = "validation accuracy" if is_accuracy else "training loss"
-        sentences.append(f"{name} ends with the best mean {what}, {form(best)}")
-        if len(ordered) > 1:
-            sentences[-1] += f"; {last} ends with {form(worst)}"
+    for table in report.tables:
+        sentence = _best_and_worst([row for row in report.rows if row.table is table], quantity)
+        terms = distinguishing_terms(table.table, tables)
+        if sentence:
+            sentences.append(f"{terms}: {sentence}" if terms else sentence)
+    diverged = [row.name for row in report.rows if row.row.diverged == row.row.n > 0]
     if diverged:
-        sentences.append(f"{', '.join(diverged[:3])} diverged under every seed")
-    return ". ".join(sentences) + "." if sentences else "No run was evaluated."
+        more = f" and {plural(len(diverged) - 3, 'more row')}" if len(diverged) > 3 else ""
+        sentences.append(f"{', '.join(diverged[:3])}{more} diverged under every seed.")
+    return " ".join(sentences) or "No run was evaluated."
+
+
+def _best_and_worst(rows: Sequence[ReportRow], quantity: int) -> str:
+    """Name the rows whose mean curves end best and worst; return no words if no row has a mean."""
+    is_accuracy = quantity == ACCURACY
+    curves = {row.name: means for row in rows if (means := mean_curve(row, quantity))}
+    ends = sorted(((means[max(means)][0], name) for name, means in curves.items()), reverse=is_accuracy)
+    if not ends:
+        return ""
+    (best, name), (worst, last) = ends[0], ends[-1]
+    what = "validation accuracy" if is_accuracy else "training loss"
+    if len(ends) == 1:
+        return f"{name} ends with the mean {what} {_format(best, quantity)}."
+    words = f"{name} ends with the best mean {what}, {_format(best, quantity)}"
+    return f"{words}; {last} ends with {_format(worst, quantity)}."
+
+
+def _format(value: float, quantity: int) -> str:
+    return f"{format_percent(value / 100, 1)} %" if quantity == ACCURACY else format_loss(value)
 
 
 def _smallest(records: Sequence[dict[str, Any]]) -> float:

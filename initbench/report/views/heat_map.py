@@ -9,7 +9,7 @@ from typing import Any
 from initbench.render.text import format_number
 from initbench.report.colour_legend import logarithmic_colour
 from initbench.report.figure import ReportFigure, columns_of, rounded
-from initbench.report.panels import PLACES, PanelAxis, panel_note
+from initbench.report.panels import PLACES, PanelAxis, panel_notes
 from initbench.report.parameters import AT_STEP, HIDDEN, HIDE_ROWS, LAYER, STEP
 from initbench.report.report_runs import ReportRow, ReportRuns
 from initbench.report.views.depth_profile import STATISTICS, DepthStatistic, values_by_layer
@@ -70,7 +70,7 @@ def _figure(report: ReportRuns, statistic: DepthStatistic, records: list[dict[st
         columns=columns_of(records, _COLUMNS),
         spec=_spec(report, statistic, records),
         size="full" if len(report.rows) > 2 else "half",
-        notes=panel_note(len(report.rows)),
+        notes=panel_notes(report.names),
         hint="Outlined: the selected layer and step, which a click on a cell selects.",
     )
 
@@ -178,7 +178,12 @@ def _spec(report: ReportRuns, statistic: DepthStatistic, records: Sequence[dict[
                     {"calculate": f"{len(report.steps) / 2} + {panels.offset}", "as": "x"},
                 ],
                 "mark": panels.heading,
-                "encoding": {"x": x, "y": {**without_field, "datum": top}, "text": {"field": "row"}},
+                "encoding": {
+                    "x": x,
+                    "y": {**without_field, "datum": top},
+                    "text": {"field": "row"},
+                    "tooltip": {"field": "row"},
+                },
             },
         ],
     }

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from initbench.render.text import evenly_spaced, format_number
 from initbench.report.figure import ReportFigure, columns_of, rounded
-from initbench.report.panels import MAX_PANELS, PLACES, PanelAxis, panel_note
+from initbench.report.panels import MAX_PANELS, PLACES, PanelAxis, panel_notes
 from initbench.report.parameters import AT_STEP, HIDDEN, HIDE_ROWS, LAYER, STEP, selected_layer_rule
 from initbench.report.report_runs import Layer, LayerReport, LayerRow, Moment
 from initbench.report.theme import row_channels
@@ -87,7 +87,7 @@ def histogram_figures(report: LayerReport) -> Iterator[ReportFigure]:
             )
             if deepest > MAX_LAYERS:
                 notes.append(f"{MAX_LAYERS} of up to {deepest} layers are drawn, evenly spaced.")
-            notes += panel_note(len(report.rows))
+            notes += panel_notes(report.names)
             if any(not record["top"] for record in records):
                 notes.append("Layers without bars have only zeros, or values outside of the axis.")
             if any(len(row.moments) > max_moments for row in report.rows):
@@ -451,7 +451,7 @@ def _heading_marks(axes: _Axes) -> dict[str, Any]:
             {"calculate": f"{middle} + {axes.panels.offset}", "as": "x"},
         ],
         "mark": {**axes.panels.heading, "baseline": "middle"},
-        "encoding": {"x": axes.x(), "y": y, "text": {"field": "row"}},
+        "encoding": {"x": axes.x(), "y": y, "text": {"field": "row"}, "tooltip": {"field": "row"}},
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from initbench.analysis.metrics import METRICS
@@ -12,18 +13,23 @@ from initbench.report.page import FoldedText, HtmlTable, ReportSection
 from initbench.report.report_runs import ReportRow, ReportRuns
 from initbench.report.views.gates import GateOutcome, gate_paragraphs, gate_tables
 from initbench.report.views.runs import config_key
+from initbench.report.views.sparklines import COLUMNS, NOTE, sparklines
 
 MAX_EXPLANATIONS = 8
 """Largest number of findings above the table."""
 _METRICS = ("test_accuracy", "best_val_accuracy", "steps_to_target")
 
 
-def verdict_section(report: ReportRuns, gates: GateOutcome | None = None) -> ReportSection:
-    """Return the section with the gates and one line for each row."""
+def verdict_section(
+    report: ReportRuns, gates: GateOutcome | None = None, failures: Sequence[str] = ()
+) -> ReportSection:
+    """Return the section with everything that failed, the gates, and one line for each row."""
+    curves = sparklines(report)
     rows = [
         [
             row.name,
             _diagnosis(row),
+            *curves[row.name],
             *(_mean(row, name) for name in _METRICS),
             _counts(row),
         ]
@@ -35,7 +41,10 @@ def verdict_section(report: ReportRuns, gates: GateOutcome | None = None) -> Rep
     return ReportSection(
         "verdict",
         "Verdict",
-        paragraphs=gate_paragraphs(gates) if gates else [],
+        paragraphs=[
+            *(f"The command failed: {one_line(line)}." for line in failures),
+            *(gate_paragraphs(gates) if gates else []),
+        ],
         folds=findings[:MAX_EXPLANATIONS],
         tables=[
             *(gate_tables(gates) if gates else []),
@@ -43,13 +52,14 @@ def verdict_section(report: ReportRuns, gates: GateOutcome | None = None) -> Rep
                 [
                     "row",
                     "diagnosis",
+                    *COLUMNS,
                     "test accuracy, %",
                     "best validation accuracy, %",
                     "steps to target",
                     "n",
                 ],
                 rows,
-                notes,
+                [NOTE, *notes],
                 [config_key(report, number) for number in range(len(report.rows))],
             ),
         ],
