@@ -83,6 +83,7 @@ def build(
 
 def _check_custom_init(network: CustomNetwork, init: InitOptions) -> None:
     try:
-        network.layer_rules(init)
+        with torch.device("cpu"):
+            network.layer_rules(init)
     except UsageError as error:
         raise_config_error("init.scheme", str(error).removeprefix("init.scheme: "))

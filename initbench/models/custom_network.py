@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -56,6 +57,10 @@ class CustomNetwork(Network):
         self.activation = activation or _common_activation(uses)
         self._layers = {use.name: use.index for use in reversed(uses)}
         self._activated = {use.name for use in uses if use.activation is not None}
+        self.products = sum(use.factor.numel() * _positions(use) for use in uses)
+        """Multiplications by weights in the pass of one sample."""
+        self.outputs = sum(use.units * _positions(use) for use in uses)
+        """Output values of weight layers for one sample."""
         self._head = (heads or uses[-1:])[0].name
         self.norm_kind = next((use.norm for use in uses if use.norm is not None), "none")
         """Kind of the first norm layer that follows a weight, or `none`."""
@@ -144,6 +149,11 @@ class CustomNetwork(Network):
         if not trace.uses:
             raise UsageError("no layer of the module multiplies its input by a weight, so there is no init")
         return trace.uses, trace.heads
+
+
+def _positions(use: WeightUse) -> int:
+    """Return the number of positions per sample at which the pass multiplies by the weight."""
+    return max(1, math.prod(use.output_shape) // (TRIAL_SAMPLES * use.units))
 
 
 def _check_tensors(module: nn.Module) -> None:

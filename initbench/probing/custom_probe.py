@@ -46,6 +46,10 @@ def probe(
     stores = detail >= ProbeDetail.EVALUATION
     probed = probe_module(network.module, x, y, loss, bins=bins if stores else None, detail=detail)
     records = probed.records
+    if stores:
+        for record in records:
+            if record["act"] is not None and "histogram" not in record["act"]:
+                record["act"] = None  # the gates of a recurrent layer, whose values are not kept
     if detail >= ProbeDetail.FULL:
         for index, jacobian in _jacobians(network, x).items():
             records[index - 1]["jacobian"] = jacobian
@@ -98,7 +102,12 @@ def _jacobians(network: CustomNetwork, x: Tensor) -> dict[int, dict[str, float]]
     stream = global_stream(0, "jacobian", device=x.device)
     with preserve_state(network.module), torch.enable_grad(), stream:
         logits, trace = trace_pass(network.module.train(), x[:samples], observer)
-        hidden = {use.index: observer.outputs[use.index] for use in trace.uses if use.feeds}
+        feeding = {use.index for use in trace.uses if use.feeds}
+        hidden = {
+            index: output
+            for index, output in observer.outputs.items()
+            if index in feeding and len(output) == len(logits)  # a layer may join the axis of the samples
+        }
         return jacobians_of(logits, hidden)
 
 

@@ -44,15 +44,21 @@ def jacobian_statistics(
 
 
 def jacobians_of(logits: Tensor, outputs_by_layer: Mapping[int, Tensor]) -> dict[int, dict[str, float]]:
-    """Return the statistics of ∂logits/∂h for logits (B, classes) and pre-activations h, by layer."""
+    """Return the statistics of ∂logits/∂h for logits (B, classes) and pre-activations h (B, …), by layer.
+
+    Layers that the logits do not depend on have none.
+    """
     if not outputs_by_layer:
         return {}
     rows = [
-        torch.autograd.grad(output, list(outputs_by_layer.values()), retain_graph=True)
+        torch.autograd.grad(output, list(outputs_by_layer.values()), retain_graph=True, allow_unused=True)
         for output in logits[:, :LOGITS].sum(0)
     ]
-    by_layer = [torch.stack(columns, dim=1) for columns in zip(*rows, strict=True)]
-    return {index: _summary(jacobian) for index, jacobian in zip(outputs_by_layer, by_layer, strict=True)}
+    return {
+        index: _summary(torch.stack(columns, dim=1))
+        for index, columns in zip(outputs_by_layer, zip(*rows, strict=True), strict=True)
+        if all(column is not None for column in columns)
+    }
 
 
 def _keep(outputs_by_layer: dict[int, Tensor], index: int) -> Callable[[nn.Module, object, Tensor], None]:

@@ -8,8 +8,8 @@ that use this activation; a changed training step changes all fingerprints.
 A statement reaches the statements that define the names it loads. Registry entries are reached by name: the
 config names them, or their name appears as a string in a statement that uses the registry.
 
-A net of the user (model.family=custom) adds the function that builds it, and what this function reaches in
-its project and in initbench.
+A net of the user (model.family=custom) adds the function that builds it, what this function reaches in its
+project and in initbench, and the tracer.
 
 The code of a plug-in counts like the numerical code of initbench, for the configs that name its entries: the
 statement that registers an entry, and what that reaches in the project of the plug-in and in initbench. Any
@@ -21,6 +21,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
+import pkgutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from initbench import trace
 from initbench.config.registry_fields import leaf_types, registry_fields
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import DATASETS
@@ -48,7 +50,6 @@ NUMERICAL_PACKAGES = (
     "initbench.determinism",
     "initbench.theory",
     "initbench.components",
-    "initbench.trace",
     "initbench.models",
     "initbench.data",
     "initbench.probing",
@@ -169,7 +170,9 @@ def factory_fingerprint(config: ExperimentConfig) -> str:
 
 
 def factory_statements(config: ExperimentConfig) -> frozenset[Statement]:
-    """Return the statements that define the function of a net of the user; empty for other families.
+    """Return the statements that a net of the user needs in addition; empty for other families.
+
+    These define the function that builds it, and the tracer, which finds its head and its activation.
 
     Raises:
         ConfigError: If the function is not given.
@@ -185,7 +188,15 @@ def factory_statements(config: ExperimentConfig) -> frozenset[Statement]:
             f"--model {factory.path}: the source of {name} is not found in {factory.module}; run ids depend"
             " on the code, so write a function that builds the network into a file"
         )
-    return frozenset(statements)
+    return frozenset([*statements, *_tracer_statements()])
+
+
+@cache
+def _tracer_statements() -> tuple[Statement, ...]:
+    modules = [f"{trace.__name__}.{module.name}" for module in pkgutil.iter_modules(trace.__path__)]
+    return tuple(
+        Statement(module, index) for module in modules for index in range(len(read_module(module).statements))
+    )
 
 
 def entries_of(config: ExperimentConfig, dataset: str) -> frozenset[NamedEntry]:

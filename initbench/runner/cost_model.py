@@ -134,6 +134,8 @@ def _measure_forward_cost(net: _NetworkKey) -> ForwardCost:
         return ForwardCost(0, 0, 1, 0)
     layers = [layer.module for layer in network.weight_layers()]
     numbers = sum(p.numel() for p in network.parameters())
+    if isinstance(network, CustomNetwork):
+        return ForwardCost(network.products, network.outputs, len(layers), numbers)
     products: list[int] = []
     outputs: list[int] = []
 
@@ -147,10 +149,9 @@ def _measure_forward_cost(net: _NetworkKey) -> ForwardCost:
     # This is a real pass of one sample: it takes less time than an update, and on the device "meta" torch
     # would first load its compiler.
     require_memory(4 * numbers, "the net of a config", "choose a smaller model.width or model.depth")
-    if not isinstance(network, CustomNetwork):
-        network.to_empty(device="cpu")
-        for tensor in (*network.parameters(), *network.buffers()):
-            tensor.detach().zero_()
+    network.to_empty(device="cpu")
+    for tensor in (*network.parameters(), *network.buffers()):
+        tensor.detach().zero_()
     try:
         with torch.inference_mode():
             network.eval()(torch.zeros(1, *net.form.shape))

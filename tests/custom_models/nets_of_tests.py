@@ -110,6 +110,43 @@ def convolutional(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     )
 
 
+class Recurrent(nn.Module):
+    """An LSTM over the rows of an image, and attention over its states."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(8, 16, batch_first=True)
+        self.block = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.head = nn.Linear(16, classes)
+        self.unused = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.block(self.rnn(x[:, 0])[0]).mean(1))  # type: ignore[no-any-return]
+
+
+def recurrent(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    return Recurrent(classes)
+
+
+class Tied(nn.Module):
+    """Two layers with one weight, and a weight that is computed by a parametrization."""
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(inputs, inputs), nn.Linear(inputs, inputs)
+        self.second.weight = self.first.weight
+        self.normed = nn.utils.parametrizations.weight_norm(nn.Linear(inputs, 16))
+        self.head = nn.Linear(16, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.second(torch.relu(self.first(x.flatten(1)))))
+        return self.head(torch.relu(self.normed(h)))  # type: ignore[no-any-return]
+
+
+def tied(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    return Tied(math.prod(input_shape), classes)
+
+
 def raises(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     raise RuntimeError("no such net")
 

@@ -79,6 +79,20 @@ def test_the_numbers_do_not_depend_on_workers_and_other_seeds(use, experiment, p
     assert len(set(weights)) == 3, "seeds differ"
 
 
+@pytest.mark.parametrize("name", ["recurrent", "tied"])
+def test_nets_of_many_kinds_train(use, experiment, place, name):
+    """Every parameter that the pass uses learns, and the loss falls."""
+    use(name)
+    start, end = place("start"), place("end")
+    run_all([experiment(train={"steps": 1, "lr": 0.0})], start)
+    run_all([experiment(train={"steps": 30, "lr": 0.1})], end)
+    convergence = only_run(end)[1]
+    assert convergence[-1]["train_loss"] < convergence[0]["train_loss"]
+    before, after = load(only_run(start)[4]), load(only_run(end)[4])
+    same = {name for name, tensor in before.items() if torch.equal(tensor, after[name])}
+    assert same == {name for name in before if name.startswith("unused.")}
+
+
 def test_a_buffer_that_the_module_replaces_is_kept(use, experiment, place):
     use("stateful")
     context = place("runs")
