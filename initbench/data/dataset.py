@@ -202,6 +202,8 @@ class LocatedDataset:
     """Function that reads the tensors; raises DataError for invalid contents. It can be pickled."""
     files: tuple[Path, ...] = ()
     """Files it is read from; empty for a generated set."""
+    function: str = ""
+    """Function of the user that returned it, `package.module:function`; empty for other sets."""
 
 
 class UnavailableError(DataError):

@@ -52,7 +52,10 @@ def _locate(options: CustomDataOptions, source: DataSource) -> LocatedDataset:
         fingerprint = _fingerprint(raw)
         path = store_data(f"{_RECIPE} {fingerprint}", raw)
         source.returned[key] = LocatedDataset(
-            name="custom", fingerprint=fingerprint, load=partial(load_stored_data, path)
+            name="custom",
+            fingerprint=fingerprint,
+            load=partial(load_stored_data, path),
+            function=function.path,
         )
     return source.returned[key]
 
