@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +20,6 @@ NO_FACTORY = "--model MODULE:FUNCTION"
 """Part of the message that a net of the user lacks its function."""
 NO_DATA_FUNCTION = "--data-from MODULE:FUNCTION"
 """Part of the message that data of the user lack their function."""
-_UNKNOWN = re.compile(r"unknown [a-z -]+ '([^']+)'")
 
 
 def recorded_sources(error: InitbenchError, arguments: Sequence[str]) -> list[str]:
@@ -34,9 +32,7 @@ def recorded_sources(error: InitbenchError, arguments: Sequence[str]) -> list[st
     """
     if NO_DATA_FUNCTION in str(error):
         return _recorded_data(arguments)
-    if not isinstance(error, ConfigError | UnknownNameError):
-        return []
-    names = set(_UNKNOWN.findall(str(error)))
+    names = _unknown_components(error)
     if not names:
         return _recorded_model(arguments) if NO_FACTORY in str(error) else []
     lines: dict[str, str] = {}
@@ -66,6 +62,13 @@ def _recorded_data(arguments: Sequence[str]) -> list[str]:
             source = f"--data-from {entry['function']}"
             return [f"the stored runs of {record['experiment']} were trained on data of {source}"]
     return []
+
+
+def _unknown_components(error: InitbenchError) -> set[str]:
+    """Return the names of components that the error says are unknown."""
+    if isinstance(error, ConfigError):
+        return {issue.unknown_component for issue in error.issues} - {""}
+    return {error.component} - {""} if isinstance(error, UnknownNameError) else set()
 
 
 def _recorded_entries(arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
