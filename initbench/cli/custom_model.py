@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import math
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from initbench.errors import UsageError, reporting_user_code
-from initbench.plugins import import_user_module, isolated_arguments
-from initbench.registry import nearest_name
+from initbench.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +20,7 @@ if TYPE_CHECKING:
     from initbench.config.custom_model_config import CustomModelConfig
     from initbench.data.dataset import DataSource
     from initbench.diagnostics.net_source import ModuleNets
+    from initbench.models.model_factory import ModelFactory
     from initbench.probing.model_inputs import ModelInputs
 
 ModelOption = Annotated[
@@ -31,7 +28,15 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         metavar="MODULE:FUNCTION",
-        help="Your own network instead of a config: a callable without arguments that returns a module.",
+        help="Your own network: a function that returns a module, with a config or instead of one.",
+    ),
+]
+TrainedModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODULE:FUNCTION",
+        help="Your own network: a function that returns a module (docs/own_nets.md).",
     ),
 ]
 InputOption = Annotated[
@@ -56,6 +61,28 @@ BatchOption = Annotated[
 
 
 _TOKENS = "tokens:"
+CONFIG_HAS_DATA = "--input, --data and --batch require --model without a config, which sets data.name instead"
+_FAMILY = "model.family="
+
+
+def use_model(path: str | None, arguments: Sequence[str]) -> list[str]:
+    """Load the function of --model, and return the arguments of the command with its model.family."""
+    from initbench.models.model_factory import load_factory
+
+    load_factory(path)
+    if path is None:
+        return list(arguments)
+    other = next((a for a in arguments if a.startswith(_FAMILY) and a != f"{_FAMILY}custom"), None)
+    if other is not None:
+        raise UsageError(f"--model cannot be combined with {other}: it replaces model.family")
+    return [*(a for a in arguments if not a.startswith(_FAMILY)), f"{_FAMILY}custom"]
+
+
+def has_config(arguments: Sequence[str]) -> bool:
+    """Return whether the arguments name a config file."""
+    from initbench.config.overrides import split_arguments
+
+    return bool(split_arguments(list(arguments))[0])
 
 
 @dataclass(frozen=True)
@@ -105,7 +132,9 @@ class CustomModel:
         return itertools.chain([first], modules), inputs, y, words
 
     def _build_modules(self) -> Iterator[nn.Module]:
-        return _build_modules(import_factory(self.path), self.path, self.target.seed_list)
+        from initbench.models.model_factory import import_factory
+
+        return _build_modules(import_factory(self.path), self.target.seed_list)
 
 
 def parse_custom_model(
@@ -117,8 +146,7 @@ def parse_custom_model(
     from initbench.config.overrides import split_arguments
 
     files, overrides = split_arguments(list(arguments))
-    if files:
-        raise UsageError(f"give a config or --model, not both; got {files[0]}")
+    assert not files, "has_config is False"
     data_overrides = [f"data.name={data}"] if data is not None else []
     target = load_overrides([*data_overrides, *overrides], CustomModelConfig)
     if batch is not None:
@@ -165,90 +193,24 @@ def _parse_shape(text: str) -> tuple[int, ...]:
     return shape
 
 
-def import_factory(path: str) -> Callable[[], Any]:
-    """Import `package.module:function`, also from the working directory, and return the function."""
-    module_name, colon, attribute = path.rpartition(":")
-    if (correction := _suggest_dotted_path(path)) is not None:
-        raise UsageError(f"--model takes module:function, not a file: {correction}")
-    if not colon and "." in path.strip("."):
-        module_name, _, attribute = path.rpartition(".")
-        raise UsageError(f"--model takes module:function: write {module_name}:{attribute}")
-    if not colon or not module_name or not attribute:
-        raise UsageError(f"--model takes module:function, as in torchvision.models:resnet18; got {path!r}")
-    working_directory = str(Path.cwd())
-    if working_directory not in sys.path:
-        sys.path.insert(0, working_directory)
-    subject = f"--model {path}: {module_name} cannot be imported:"
-    target: Any = import_user_module(module_name, subject)
-    for part in attribute.split("."):
-        with reporting_user_code(f"--model {path}: {part} cannot be read:"):
-            missing = not hasattr(target, part)
-        if missing:
-            guess = nearest_name(part, [name for name in dir(target) if not name.startswith("_")])
-            hint = f"; did you mean {guess!r}?" if guess else ""
-            raise UsageError(f"--model {path}: there is no attribute {part!r}{hint}")
-        target = getattr(target, part)
-    if not callable(target):
-        raise UsageError(
-            f"--model {path}: {attribute} cannot be called; name a function that returns the network"
-        )
-    return target  # type: ignore[no-any-return]
-
-
-def _suggest_dotted_path(path: str) -> str | None:
-    """Return advice for file paths such as `./nets.py:make`; None for other text."""
-    file_part, colon, attribute = path.rpartition(":")
-    file, function = (file_part, attribute) if colon and "/" not in attribute else (path, "FUNCTION")
-    if "/" not in file and "\\" not in file and not file.endswith(".py"):
-        return None
-    location = Path(file.replace("\\", "/").removesuffix(".py")).expanduser()
-    if location.is_absolute() and location.is_relative_to(Path.cwd()):
-        location = location.relative_to(Path.cwd())
-    if location.is_absolute() or ".." in location.parts:
-        return f"write {location.name}:{function}, in the folder {location.parent}"
-    return f"write {'.'.join(location.parts)}:{function}"
-
-
-def _build_modules(make: Callable[[], Any], path: str, seeds: Sequence[int]) -> Iterator[nn.Module]:
+def _build_modules(factory: ModelFactory, seeds: Sequence[int]) -> Iterator[nn.Module]:
     import torch
-    from torch import nn
 
-    from initbench.torch_defaults import user_defaults
-
-    if isinstance(make, nn.Module):
-        raise UsageError(
-            f"--model {path} is a network; name a function that returns one, called once per seed"
-        )
-    needed = [
-        parameter.name
-        for parameter in _parameters(make)
-        if parameter.default is parameter.empty and parameter.kind in (0, 1, 3)
-    ]
-    if needed:
+    if needed := factory.missing({}):
         names = ", ".join(needed)
-        raise UsageError(f"--model {path} requires arguments ({names}); name a function without arguments")
+        raise UsageError(
+            f"--model {factory.path} requires arguments ({names}); name a function without arguments"
+        )
     for seed in seeds:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            error_context = reporting_user_code(f"--model {path} could not build a network:")
-            with isolated_arguments(path), error_context, user_defaults():
-                module = make()
-        if not isinstance(module, nn.Module):
-            raise UsageError(f"--model {path} returned {type(module).__name__}, not an nn.Module")
-        yield module
+            yield factory.build({})
 
 
 def _to_device(module: nn.Module, device: torch.device) -> nn.Module:
     """Move the module to the device, except a meta module, which the probe rejects with a clear message."""
     has_numbers = not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers()))
     return module.to(device) if has_numbers else module
-
-
-def _parameters(make: Callable[[], Any]) -> list[inspect.Parameter]:
-    try:
-        return list(inspect.signature(make).parameters.values())
-    except (TypeError, ValueError):  # some callables have no signature
-        return []
 
 
 def _draw_batch(model: CustomModel, source: DataSource) -> tuple[Tensor, Tensor | None, str]:

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from initbench.cli.custom_model import BatchOption, DataOption, InputOption, ModelOption, parse_custom_model
+from initbench.cli.custom_data import DataFrom, import_data_function, use_data
+from initbench.cli.custom_model import (
+    CONFIG_HAS_DATA,
+    BatchOption,
+    DataOption,
+    InputOption,
+    ModelOption,
+    has_config,
+    parse_custom_model,
+    use_model,
+)
 from initbench.cli.load_configs import load_experiment, untrained_nets
 from initbench.cli.options import DataDir, Json, Plugins, RunsDir, TargetArguments
 from initbench.errors import UsageError
@@ -29,6 +39,7 @@ def lint(
     model: ModelOption = None,
     shape: InputOption = None,
     data: DataOption = None,
+    data_from: DataFrom = None,
     batch: BatchOption = None,
     fail_on: Annotated[
         list[str] | None,
@@ -52,13 +63,20 @@ def lint(
     from initbench.diagnostics.lint_report import lint_nets
 
     _check_codes(fail_on or [])
-    source = DataSource(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
-    if model is not None:
+    arguments = use_data(data_from, arguments or [])
+    source = DataSource(
+        root=data_root(data_dir),
+        offline=offline,
+        notify=lambda m: typer.echo(m, err=True),
+        function=import_data_function(data_from),
+    )
+    if model is not None and not has_config(arguments or []):
         nets: NetSource = parse_custom_model(model, arguments or [], shape, data, batch).nets(source)
     elif shape is not None or data is not None or batch is not None:
-        raise UsageError("--input, --data and --batch require --model; a config sets data.name instead")
+        raise UsageError(CONFIG_HAS_DATA)
     else:
-        config = load_experiment(arguments or [], {"seeds": SEEDS, "probe.batch": SAMPLES}, "lint")
+        arguments = use_model(model, arguments or [])
+        config = load_experiment(arguments, {"seeds": SEEDS, "probe.batch": SAMPLES}, "lint")
         nets = untrained_nets(config, source, runs_dir, keep_weights=True)
     with redirect_stdout(sys.stderr):  # stdout is reserved for data; a forward of the user may print
         report = lint_nets(nets)

@@ -149,10 +149,10 @@ def _resume_advice(arguments: Sequence[str]) -> str:
 
 
 def _print_error(error: InitbenchError, arguments: Sequence[str] = ()) -> int:
-    from initbench.cli.missing_plugins import missing_plugins
+    from initbench.cli.recorded_sources import recorded_sources
     from initbench.render.text import one_line
 
-    lines = [*str(error).splitlines(), *missing_plugins(error, arguments)]
+    lines = [*str(error).splitlines(), *recorded_sources(error, arguments)]
     lines = [one_line(line) for line in lines] or [type(error).__name__]
     prefix = "" if isinstance(error, ConfigError) else "initbench: "
     print("\n".join([prefix + lines[0], *lines[1:]]), file=sys.stderr)

@@ -42,7 +42,7 @@ TargetArguments = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="FILE|KEY=VALUE",
-        help="A config file, then overrides; with --model, only overrides.",
+        help="A config file, which --model can replace, then overrides.",
         autocompletion=complete_config,
     ),
 ]

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from initbench.cli.custom_model import BatchOption, DataOption, InputOption, ModelOption, parse_custom_model
+from initbench.cli.custom_data import DataFrom, import_data_function, use_data
+from initbench.cli.custom_model import (
+    CONFIG_HAS_DATA,
+    BatchOption,
+    DataOption,
+    InputOption,
+    ModelOption,
+    has_config,
+    parse_custom_model,
+    use_model,
+)
 from initbench.cli.load_configs import (
     load_experiment,
     load_experiments,
@@ -51,6 +61,7 @@ def probe(
     model: ModelOption = None,
     shape: InputOption = None,
     data: DataOption = None,
+    data_from: DataFrom = None,
     batch: BatchOption = None,
     depths: Annotated[
         str | None,
@@ -79,22 +90,30 @@ def probe(
 
     arguments = arguments or []
     _check_combination(model, axes, depths, train_steps)
+    is_module = model is not None and not has_config(arguments)
     check_report_file(report)
-    source = DataSource(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
-    if model is not None:
+    arguments = use_data(data_from, arguments or [])
+    source = DataSource(
+        root=data_root(data_dir),
+        offline=offline,
+        notify=lambda m: typer.echo(m, err=True),
+        function=import_data_function(data_from),
+    )
+    if is_module:
+        assert model is not None
         custom_model = parse_custom_model(model, arguments, shape, data, batch)
         if custom_model.target.init is not None:
             raise UsageError("init.* is for `initbench lint`; probe measures the weights as they are")
         surveys = [_survey(custom_model.nets(source, device))]
     elif shape is not None or data is not None or batch is not None:
-        raise UsageError("--input, --data and --batch require --model; a config sets data.name instead")
+        raise UsageError(CONFIG_HAS_DATA)
     elif axes is not None:
         trainability_map = _compute_map(arguments, axes, source, device, steps=train_steps)
         _print_map(trainability_map, json_output=json_output)
         _write_map_report(report, trainability_map)
         return
     else:
-        configs = _load_configs(arguments, depths)
+        configs = _load_configs(use_model(model, arguments), depths)
         surveys = [_survey(untrained_nets(config, source, runs_dir, device)) for config in configs]
     if depths is None:
         _print_surveys(surveys, all_layers=all_layers, json_output=json_output)

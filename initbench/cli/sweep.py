@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from initbench.cli.compare import is_ascii
+from initbench.cli.custom_data import DataFrom, use_data
+from initbench.cli.custom_model import TrainedModelOption, use_model
 from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict, print_verdicts
 from initbench.cli.load_configs import with_own_loss
 from initbench.cli.options import DataDir, Json, LossFrom, Notes, Plugins, RunsDir, runs_root
@@ -64,6 +66,8 @@ if TYPE_CHECKING:
 
 def sweep(
     arguments: Arguments,
+    model: TrainedModelOption = None,
+    data_from: DataFrom = None,
     dry_run: DryRun = False,
     print_config: PrintConfig = False,
     limit: Limit = None,
@@ -104,7 +108,8 @@ def sweep(
 
     check_report_file(report, {"--print-config": print_config, "--dry-run": dry_run})
     seconds = parse_duration(max_time)
-    sweep_config = _load_sweep(with_own_loss(arguments, loss_from), shard, skip_invalid=skip_invalid)
+    arguments = use_data(data_from, use_model(model, with_own_loss(arguments, loss_from)))
+    sweep_config = _load_sweep(arguments, shard, skip_invalid=skip_invalid)
     if print_config:
         _print_configs(sweep_config)
         return
@@ -118,7 +123,9 @@ def sweep(
         rows=None if shard else [point.label for point in sweep_config.variants],  # a shard lacks some rows
         from_file=sweep_config.config.gates,
     )
-    context = build_run_context(Store(runs_root(runs_dir)), worker_options, data_dir, offline=offline)
+    context = build_run_context(
+        Store(runs_root(runs_dir)), worker_options, data_dir, offline=offline, data_from=data_from
+    )
     limits = RunLimits(fail_fast, seconds, limit, tuple(retry or ()), rerun, keep_failed=True)
     command = _SweepCommand(sweep_config, context, limits, shard, json_output, notes)
     if dry_run:

@@ -22,11 +22,17 @@ class SchemeRequirement(StrEnum):
     OPTIMIZER = "optimizer"
     TRAINING = "training"
     STORED_RUN = "stored_run"
+    CONSTRUCTION = "construction"
+    """The weights that the net has when it is constructed, which the scheme keeps."""
 
     @property
     def leaves_no_scale(self) -> bool:
-        """Whether the drawn weights are replaced before training, so that their scale is irrelevant."""
-        return self in (SchemeRequirement.TRAINING, SchemeRequirement.STORED_RUN)
+        """Whether the weights at the start of training do not come from `fill`, so that it sets no scale."""
+        return self in (
+            SchemeRequirement.TRAINING,
+            SchemeRequirement.STORED_RUN,
+            SchemeRequirement.CONSTRUCTION,
+        )
 
 
 class Fill(Protocol):

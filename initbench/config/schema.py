@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from initbench.components.activation import bind
 from initbench.components.init_scheme import INITS, SchemeContext, SchemeRequirement
 from initbench.components.inits.pretrained_scheme import TransferOptions
 from initbench.components.loss import LOSSES, fitting_losses
@@ -200,7 +199,10 @@ class ExperimentConfig(Section):
         if self.init.bias is not None and not self.model.bias:
             problem = f"init.bias={self.init.bias:g} has no effect: with model.bias=false there are no biases"
             yield _key_issue(problem, key="init.bias")
-        setting = SchemeContext(bind(self.model.activation), self.model.norm.name, self.model.bias)
+        norm_options = self.model.declared_norm
+        norm = NORMS["none" if norm_options is None else norm_options.name]
+        activation = self.model.declared_activation
+        setting = None if activation is None else SchemeContext(activation, norm.name, self.model.bias)
         for key, problem in self.init.misfits(setting):
             yield _key_issue(problem, key=key)
         form, labelled = form_of(self.data), self.data.labelled
@@ -210,14 +212,13 @@ class ExperimentConfig(Section):
         if form is not None and labelled is not None and labelled < form.outputs:
             problem = f"{labelled:,} labels are too few for {form.outputs:,} classes: each needs one at least"
             yield _key_issue(problem, key="data.labelled")
-        norm = NORMS[self.model.norm.name]
         for key, batch in self._batch_sizes():
             if batch < norm.min_batch:
                 problem = (
                     f"model.norm={norm.name} needs at least {norm.min_batch} samples a batch, not {batch}"
                 )
                 yield _key_issue(problem, key=key)
-            unfit = norm.batch_problem(batch, self.model.norm)
+            unfit = norm.batch_problem(batch, norm_options)
             if unfit is not None:
                 option, sentence = unfit
                 yield _key_issue(f"{sentence} ({key})", key=f"model.norm.{option}".rstrip("."))

@@ -18,6 +18,7 @@ from initbench.data.preprocessing import PreparedData, Split
 from initbench.determinism import one_thread
 from initbench.linting.declared_scheme import declared_rules
 from initbench.linting.rule import LintTarget
+from initbench.models.custom_network import CustomNetwork
 from initbench.models.init_weights import InitOptions, LayerRule, rule_for_layer
 from initbench.models.network import Network, has_maps
 from initbench.pretrain.initial_networks import initial_networks
@@ -119,7 +120,8 @@ class ConfigNets:
 
     def _predict(self, config: ExperimentConfig, network: nn.Module) -> TheoryPrediction:
         assert isinstance(network, Network)
-        return predict_network(network.cpu(), config.init, config.model.norm.name, self._sample.x)
+        norm = config.model.declared_norm
+        return predict_network(network.cpu(), config.init, norm.name if norm else "none", self._sample.x)
 
     def context(self, target: LintTarget, expected: TheoryPrediction, trials: Trials) -> DiagnosisContext:
         """Return the declared settings; a drift of the predicted q is cured if theory says so."""
@@ -213,7 +215,7 @@ def _probe_networks(networks: Sequence[Network], batch: Split, bins: int | None 
     if has_maps(networks[0].weight_layers()):
         x, y = x[:MAP_SAMPLES], y[:MAP_SAMPLES]
     with true_fp32(x.device), one_thread():
-        return [probe_module(network.to(x.device), as_inputs(x), y, bins=bins) for network in networks]
+        return [probe_module(network.to(x.device).module, as_inputs(x), y, bins=bins) for network in networks]
 
 
 def _config_target(config: ExperimentConfig, nets: Sequence[ModuleProbe], first: Network) -> LintTarget:
@@ -230,6 +232,9 @@ def _config_target(config: ExperimentConfig, nets: Sequence[ModuleProbe], first:
 def _declared_rules(network: Network, config: ExperimentConfig) -> dict[str, LayerRule]:
     """Return the declared rule of each layer whose weights are used exactly as the scheme draws them."""
     scheme = INITS[config.init.scheme.name]
+    if isinstance(network, CustomNetwork):
+        unknown = scheme.edit or scheme.calibrate or scheme.needs.leaves_no_scale
+        return {} if unknown else network.layer_rules(config.init)
     changes_weights = NORMS[config.model.norm.name].acts_on == "weights"
     if changes_weights or scheme.edit or scheme.calibrate or scheme.needs.leaves_no_scale:
         return {}

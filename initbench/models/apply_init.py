@@ -13,12 +13,13 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from initbench.components.activation import BoundActivation
+from initbench.components.fans import Convolution, Transposed, shape_of
 from initbench.components.init_scheme import INITS, SchemeRequirement
 from initbench.errors import UsageError
-from initbench.models.fans import Convolution, Transposed, shape_of
 from initbench.models.init_targets import InitTarget, init_rules, init_targets, scheme_problem
 from initbench.models.init_weights import InitOptions, LayerRule, init_options
 from initbench.models.net_activation import activation_of_net
+from initbench.registry import Options
 from initbench.rng import stream_generator
 from initbench.torch_defaults import plain_defaults, user_defaults
 
@@ -134,16 +135,78 @@ def _apply_init(
     phi, scheme_options = activation_of_net("apply_init", module, scheme, activation, options)
     init = init_options("apply_init", scheme, scheme_options, gain, bias)
     _refuse_unfit(module)
+    if INITS[init.scheme.name].needs is SchemeRequirement.CONSTRUCTION:
+        raise UsageError(f"apply_init: {init.scheme.name} changes no weight; do not call apply_init")
+    if INITS[init.scheme.name].needs is SchemeRequirement.FIRST_BATCH and batch is None:
+        raise UsageError(f"apply_init: {init.scheme.name} measures a batch: give `batch`")
+    pairs = target_rules("apply_init", module, init, phi)
+    draw_targets(module, pairs, init, seed=seed, batch=batch)
+    rows = [row for target, rule in pairs for row in _rows(target, rule, init)]
+    targets = [target for target, _ in pairs]
+    return InitReport(scheme, phi.label, seed, tuple(rows), tuple(_left(module, targets)))
+
+
+def target_rules(
+    caller: str, module: nn.Module, init: InitOptions, activation: BoundActivation, head: str | None = None
+) -> list[tuple[InitTarget, LayerRule]]:
+    """Return the weights that the options draw, each with its rule.
+
+    Args:
+        caller: What the options belong to, for messages.
+        module: The module.
+        init: The options.
+        activation: Activation between the layers.
+        head: Name of the layer that `init.head` applies to.
+
+    Raises:
+        UsageError: If a scheme cannot draw the weights, or if a weight cannot be set.
+    """
     targets = init_targets(module, init.scheme)
-    _check(init, phi, targets, batch)
-    pairs = list(zip(targets, init_rules(targets, init, phi), strict=True))
+    if init.head is None:
+        return _rules_of_part(caller, targets, init, activation)
+    body = [target for target in targets if target.layer_name != head]
+    last = [target for target in init_targets(module, init.head) if target.layer_name == head]
+    init_of_head = init.model_copy(update={"scheme": init.head})
+    return [
+        *_rules_of_part(caller, body, init, activation),
+        *_rules_of_part(caller, last, init_of_head, activation, len(body) + 1),
+    ]
+
+
+def _rules_of_part(
+    caller: str, targets: Sequence[InitTarget], init: InitOptions, activation: BoundActivation, start: int = 1
+) -> list[tuple[InitTarget, LayerRule]]:
+    problem = _scheme_misfit(targets, init, activation)
+    if problem is not None:
+        raise UsageError(f"{caller}: {problem}")
+    pairs = list(zip(targets, init_rules(targets, init, activation, start), strict=True))
+    for target, rule in pairs:
+        problem = rule.problem(target.layer)
+        if problem is not None:
+            raise UsageError(f"{caller}: {rule.scheme.name} {problem} ({target.name})")
+    return pairs
+
+
+def draw_targets(
+    module: nn.Module,
+    pairs: Sequence[tuple[InitTarget, LayerRule]],
+    init: InitOptions,
+    *,
+    seed: int,
+    batch: Tensor | None,
+) -> None:
+    """Draw the weights and biases by the rules of `target_rules`, in place.
+
+    Schemes that measure activations use the batch (B, …). Other schemes ignore it.
+    """
     weights = [_drawn(target, rule, seed) for target, rule in pairs]
     for (target, rule), weight in zip(pairs, weights, strict=True):
-        target.write(weight)
+        if weight is not None:
+            target.write(weight)
         _set_bias(target, rule, init.bias, seed)
-    _calibrate(module, init, targets, batch)
-    rows = [row for target, rule in pairs for row in _rows(target, rule, init)]
-    return InitReport(scheme, phi.label, seed, tuple(rows), tuple(_left(module, targets)))
+    for options in {rule.scheme.name: rule.options for _, rule in pairs}.values():
+        targets = [target for target, rule in pairs if rule.scheme.name == options.name]
+        _calibrate(module, options, targets, batch)
 
 
 def _refuse_unfit(module: nn.Module) -> None:
@@ -157,54 +220,53 @@ def _refuse_unfit(module: nn.Module) -> None:
         raise UsageError("apply_init: a lazy module has no shape yet; pass a batch through it first")
 
 
-def _check(init: InitOptions, phi: BoundActivation, targets: list[InitTarget], batch: Tensor | None) -> None:
-    """Raise UsageError if the scheme cannot be applied, before anything is changed."""
+def _scheme_misfit(
+    targets: Sequence[InitTarget], init: InitOptions, activation: BoundActivation
+) -> str | None:
+    """Return why a scheme cannot draw these weights of a module, or None if it can."""
     entry = INITS[init.scheme.name]
     if entry.needs is SchemeRequirement.MODEL_EDIT:
-        raise UsageError(
-            f"apply_init: {entry.name} edits the branches of a residual net, and which these are, a module"
+        return (
+            f"{entry.name} edits the branches of a residual net, and which these are, a module"
             " does not say; use a residual model.family"
         )
     if entry.needs is SchemeRequirement.TRAINING:
-        raise UsageError(
-            f"apply_init: {entry.name} trains the layers of a whole experiment, data and all; use"
-            " `initbench run`, and load the weights of the run that it stores"
+        return (
+            f"{entry.name} trains the layers of a whole experiment, data and all; use"
+            " `initbench run` with a model.family whose layers form a line, and load the weights of the run"
         )
     if entry.needs is SchemeRequirement.FIRST_BATCH:
-        if batch is None:
-            raise UsageError(f"apply_init: {entry.name} measures a batch: give `batch`")
-        rescaled = next((target for target in targets if target.is_scale_taken), None)
-        if rescaled is not None:
-            raise UsageError(
-                f"apply_init: {entry.name} sets the scale of every weight, and what computes {rescaled.name}"
-                " takes it away; remove that parametrization, or use a scheme that measures nothing"
-            )
-        if any(target.calibrated and "weight" in vars(target.layer) for target in targets):
-            raise UsageError(
-                f"apply_init: {entry.name} cannot rescale a weight that a hook computes;"
-                " use torch.nn.utils.parametrizations"
-            )
-        if not all(target.calibrated for target in targets):
-            raise UsageError(
-                f"apply_init: {entry.name} cannot measure the projections of nn.MultiheadAttention,"
-                " which calls no module for them"
-            )
-    problem = scheme_problem(targets, init, phi)
-    if problem is not None:
-        raise UsageError(f"apply_init: {problem}")
+        problem = next(filter(None, map(_why_not_measured, targets)), None)
+        if problem is not None:
+            return f"{entry.name} {problem}"
+    return scheme_problem(targets, init, activation)
 
 
-def _drawn(target: InitTarget, rule: LayerRule, seed: int) -> Tensor:
-    problem = rule.problem(target.layer)
-    if problem is not None:
-        raise UsageError(f"apply_init: {rule.scheme.name} {problem} ({target.name})")
+def _why_not_measured(target: InitTarget) -> str | None:
+    """Return why a scheme cannot measure and rescale a weight, or None if it can."""
+    if target.is_scale_taken:
+        return (
+            f"sets the scale of every weight, and what computes {target.name} takes it away;"
+            " remove that parametrization, or use a scheme that measures nothing"
+        )
+    if target.calibrated and "weight" in vars(target.layer):
+        return "cannot rescale a weight that a hook computes; use torch.nn.utils.parametrizations"
+    if not target.calibrated:
+        return "cannot measure the projections of nn.MultiheadAttention, which calls no module for them"
+    return None
+
+
+def _drawn(target: InitTarget, rule: LayerRule, seed: int) -> Tensor | None:
+    """Return the weight that the rule draws; None if the rule keeps the weight."""
+    if rule.keeps_weights:
+        return None
     weight = torch.empty(shape_of(target.layer), dtype=torch.float32)
     rule.fill(target.layer, weight, stream_generator(seed, "init", target.name))
     return weight
 
 
 def _set_bias(target: InitTarget, rule: LayerRule, value: float | None, seed: int) -> None:
-    if target.bias is None:
+    if target.bias is None or (value is None and rule.keeps_weights):
         return
     bias = torch.empty(target.bias.shape, dtype=torch.float32)
     if value is None:
@@ -214,12 +276,14 @@ def _set_bias(target: InitTarget, rule: LayerRule, value: float | None, seed: in
     target.bias.copy_(bias)
 
 
-def _calibrate(module: nn.Module, init: InitOptions, targets: list[InitTarget], batch: Tensor | None) -> None:
-    calibrate = INITS[init.scheme.name].calibrate
+def _calibrate(
+    module: nn.Module, options: Options, targets: Sequence[InitTarget], batch: Tensor | None
+) -> None:
+    calibrate = INITS[options.name].calibrate
     if calibrate is not None:
         with torch.random.fork_rng(devices=[]), user_defaults():  # dropout draws
             layers = [target.layer for target in targets]
-            calibrate(module, layers, batch, **init.scheme.model_dump(exclude={"name"}))
+            calibrate(module, layers, batch, **options.model_dump(exclude={"name"}))
 
 
 def _rows(target: InitTarget, rule: LayerRule, init: InitOptions) -> Iterator[InitializedTensor]:

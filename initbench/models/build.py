@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from initbench.errors import UsageError
 from initbench.machine import failed_allocation_size
+from initbench.models.custom_network import CustomNetwork
 from initbench.models.init_weights import InitOptions, check_init, initialise
 from initbench.models.network import FAMILIES, FamilyOptions, Network
 from initbench.models.shape_checks import raise_config_error
 from initbench.models.transfer_checks import check_transfer
-from initbench.rng import stream_seed
+from initbench.rng import global_stream
 
 
 def check(model: FamilyOptions, init: InitOptions, *, input_shape: tuple[int, ...], classes: int) -> int:
@@ -21,11 +23,10 @@ def check(model: FamilyOptions, init: InitOptions, *, input_shape: tuple[int, ..
     Raises:
         ConfigError: If the net cannot be built; names the keys.
     """
-    family = FAMILIES[model.family]
-    family.check(model, input_shape)
+    FAMILIES[model.family].check(model, input_shape)
     with torch.device("meta"):
         try:
-            network = family.build(model, input_shape, classes)
+            network = build_outline(model, input_shape, classes)
         except (RuntimeError, OverflowError, TypeError) as error:
             if isinstance(error, RuntimeError) and failed_allocation_size(error) is None:
                 raise
@@ -33,8 +34,21 @@ def check(model: FamilyOptions, init: InitOptions, *, input_shape: tuple[int, ..
                 "model", "a weight of this net has more values than can be counted; choose smaller sizes"
             )
         check_transfer(network, model, init)
-        check_init(network, init)
+        if isinstance(network, CustomNetwork):
+            _check_custom_init(network, init)
+        else:
+            check_init(network, init)
     return sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
+
+
+def build_outline(model: FamilyOptions, input_shape: tuple[int, ...], classes: int) -> Network:
+    """Return a net without numbers, on the device meta; a net of the user is on the CPU.
+
+    Raises:
+        ConfigError: If the net cannot be built.
+    """
+    with torch.device("meta"), global_stream(0, "outline"):
+        return FAMILIES[model.family].build(model, input_shape, classes)
 
 
 def build(
@@ -58,8 +72,18 @@ def build(
         seed: Seed of the run.
         batch: First batch of the run, (B, *input_shape).
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(stream_seed(seed, "build"))
+    with global_stream(seed, "build"):
         network = FAMILIES[model.family].build(model, input_shape, classes)
-    initialise(network, init, seed=seed, batch=batch)
+        if isinstance(network, CustomNetwork):
+            network.initialise(init, seed=seed, batch=batch)
+        else:
+            initialise(network, init, seed=seed, batch=batch)
     return network
+
+
+def _check_custom_init(network: CustomNetwork, init: InitOptions) -> None:
+    try:
+        with torch.device("cpu"):
+            network.layer_rules(init)
+    except UsageError as error:
+        raise_config_error("init.scheme", str(error).removeprefix("init.scheme: "))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.weight_norm import WeightNorm
 
 from initbench.components.activation import BoundActivation
+from initbench.components.fans import Convolution, Transposed
 from initbench.components.init_scheme import INITS, SchemeContext
 from initbench.components.parametrized_weight import assign_weight, parametrization_of, weight_of
 from initbench.models.computed_weights import (
@@ -22,7 +23,6 @@ from initbench.models.computed_weights import (
     settle,
     weight_from_hook,
 )
-from initbench.models.fans import Convolution, Transposed
 from initbench.models.init_weights import InitOptions, LayerRule, applies_to, rule_for_module
 from initbench.registry import Options
 
@@ -73,16 +73,18 @@ def scheme_problem(
 
 
 def init_rules(
-    targets: Sequence[InitTarget], init: InitOptions, activation: BoundActivation
+    targets: Sequence[InitTarget], init: InitOptions, activation: BoundActivation, start: int = 1
 ) -> list[LayerRule]:
     """Return the rule by which each target is drawn; the scheme must support all targets.
+
+    `start` is the index of the first target among all weights of the net, from 1.
 
     `activation` is the activation of the net. Layers that no activation follows, as in attention, at the end
     of a residual branch or at the head, are drawn like all others.
     """
     return [
         rule_for_module(target.layer, init.scheme, init.gain, activation, index)
-        for index, target in enumerate(targets, 1)
+        for index, target in enumerate(targets, start)
     ]
 
 

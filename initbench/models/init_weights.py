@@ -13,11 +13,11 @@ from pydantic_core import PydanticCustomError
 from torch import Generator, Tensor, nn
 
 from initbench.components.activation import BoundActivation
+from initbench.components.fans import fans, kernels, shape_of, torch_fans
 from initbench.components.init_scheme import INITS, Scheme, SchemeContext, SchemeRequirement
 from initbench.components.inits.autoencoder_scheme import AutoencoderOptions
 from initbench.components.parametrized_weight import assign_weight, weight_of
 from initbench.errors import ConfigError, ConfigIssue, UsageError
-from initbench.models.fans import fans, kernels, shape_of, torch_fans
 from initbench.models.network import Network, WeightLayer, check_line
 from initbench.registry import Options, Section
 from initbench.registry_choice import Choice, default_choice
@@ -55,10 +55,10 @@ class InitOptions(Section):
         )
         raise PydanticCustomError("key_fault", "{problem}", {"problem": problem, "at": "gain"})
 
-    def misfits(self, setting: SchemeContext) -> Iterator[tuple[str, str]]:
-        """Yield (key, message) for each scheme that cannot be used in a net with these settings."""
+    def misfits(self, setting: SchemeContext | None) -> Iterator[tuple[str, str]]:
+        """Yield (key, message) for each scheme that cannot be used in a net with these settings, if known."""
         for key, scheme_options in (("init.scheme", self.scheme), ("init.head", self.head)):
-            if scheme_options is not None:
+            if scheme_options is not None and setting is not None:
                 problem = INITS[scheme_options.name].problem(
                     f"{key}={scheme_options.name}", replace(setting, options=scheme_options)
                 )
@@ -136,6 +136,11 @@ class LayerRule:
         """Standard deviation of the biases under the scheme."""
         std = self.scheme.bias_std
         return 0.0 if std is None else std(self.activation, self.scheme_fans[0])
+
+    @property
+    def keeps_weights(self) -> bool:
+        """Whether the layer keeps the weight and the bias that it was constructed with."""
+        return self.scheme.needs is SchemeRequirement.CONSTRUCTION
 
     def problem(self, module: nn.Module) -> str | None:
         """Return why the weight of `module` cannot be filled, or None if it can."""
@@ -237,9 +242,10 @@ def initialise(network: Network, options: InitOptions, *, seed: int, batch: Tens
     layers = network.weight_layers()
     for layer in layers:
         rule = rule_for_layer(layer, options, network.activation)
-        weight = torch.empty_like(weight_of(layer.module))
-        rule.fill(layer.module, weight, stream_generator(seed, "init", f"{layer.name}.weight"))
-        assign_weight(layer.module, weight)
+        if not rule.keeps_weights:
+            weight = torch.empty_like(weight_of(layer.module))
+            rule.fill(layer.module, weight, stream_generator(seed, "init", f"{layer.name}.weight"))
+            assign_weight(layer.module, weight)
         _fill_bias(layer.module, options.bias, rule, stream_generator(seed, "init", f"{layer.name}.bias"))
     _edit(network, layers, options)
     _calibrate(network, layers, options, batch)
@@ -291,7 +297,7 @@ def _fill_bias(module: nn.Module, value: float | None, rule: LayerRule, stream: 
         return
     if value is not None:
         bias.fill_(value)
-    else:
+    elif not rule.keeps_weights:
         rule.fill_bias(bias, stream)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
+from torch.func import functional_call
 
-from initbench.components.activation import ACTIVATIONS, BoundActivation
+from initbench.components.activation import ACTIVATIONS, BoundActivation, bind
 from initbench.components.init_scheme import ResidualBranch
 from initbench.components.norm import NORMS
 from initbench.registry import Options, Registry, RegistryEntry, Section
@@ -80,6 +81,18 @@ class Network(nn.Module, ABC):
             self.get_submodule(name).eval()
         return self
 
+    @property
+    def module(self) -> nn.Module:
+        """The module that computes the logits; the net itself, except for a net of the user."""
+        return self
+
+    def logits(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Return the logits (B, classes) of x (B, …) for these parameters and buffers.
+
+        Norm layers in training mode write to the buffers.
+        """
+        return functional_call(self.module, dict(tensors), (x,))  # type: ignore[no-any-return]
+
     @abstractmethod
     def weight_layers(self) -> list[WeightLayer]:
         """Return the weight layers in the order they are computed; the head is last."""
@@ -137,6 +150,16 @@ class FamilyOptions(Section):
     bias: bool = True
     """Whether weight layers have a bias."""
 
+    @property
+    def declared_activation(self) -> BoundActivation | None:
+        """The activation; None if the config does not decide it."""
+        return bind(self.activation)
+
+    @property
+    def declared_norm(self) -> Options | None:
+        """The norm; None if the config does not decide it."""
+        return self.norm
+
 
 @dataclass(frozen=True, kw_only=True)
 class Family(RegistryEntry):
@@ -150,6 +173,8 @@ class Family(RegistryEntry):
 
     build: Callable[[Any, tuple[int, ...], int], Network]
     mode: Callable[[Any, int, int, int], Mode]
+    stacks_on_gpu: bool = True
+    """Whether runs are stacked on a GPU."""
     check: Callable[[Any, tuple[int, ...]], None] = lambda _options, _input_shape: None
     takes_positions: bool = False
     """Whether nets may take token ids, and may have outputs for each position or pixel."""

@@ -11,9 +11,9 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, conv_transpose2d, pad
 
+from initbench.components.fans import fans_of
 from initbench.components.inits.autoencoder_scheme import AutoencoderOptions
 from initbench.components.parametrized_weight import weight_of
-from initbench.models.fans import fans_of
 from initbench.models.init_weights import LayerRule
 from initbench.models.network import Network
 

@@ -14,9 +14,10 @@ from initbench.components.inits.pretrained_scheme import TransferOptions
 from initbench.config.schema import ExperimentConfig
 from initbench.data.preprocessing import PreparedData
 from initbench.errors import ConfigError, ConfigIssue
+from initbench.models.build import build_outline
 from initbench.models.freezing import LayerTensors, freeze, layer_tensors
 from initbench.models.init_weights import InitOptions
-from initbench.models.network import FAMILIES, Network
+from initbench.models.network import Network
 from initbench.pretrain.weight_sources import WeightSource
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -77,8 +78,7 @@ def describe_transfers(
     config: ExperimentConfig, data: PreparedData, origins: Mapping[int, WeightSource]
 ) -> dict[int, dict[str, Any]]:
     """Return the transfer of each seed as plain data; raise ConfigError as `plan_transfer` does."""
-    with torch.device("meta"):
-        network = FAMILIES[config.model.family].build(config.model, data.input_shape, data.form.outputs)
+    network = build_outline(config.model, data.input_shape, data.form.outputs)
     transfers: dict[str, dict[str, Any]] = {}
     for origin in origins.values():
         if origin.sha256 not in transfers:

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from initbench.models.network import Network, has_maps
 
@@ -41,18 +40,32 @@ def jacobian_statistics(
                 )
         copies = {name: buffer.clone() for name, buffer in buffers.items()}
         leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
-        logits = functional_call(network, {**leaves, **copies}, (x[:samples],))[:, :LOGITS]
-        if not outputs_by_layer:
-            return {}
-        by_layer = _all_gradients(logits.sum(0), list(outputs_by_layer.values()))
-    return {index: _summary(jacobian) for index, jacobian in zip(outputs_by_layer, by_layer, strict=True)}
+        return jacobians_of(network.logits({**leaves, **copies}, x[:samples]), outputs_by_layer)
 
 
-def _all_gradients(values: Tensor, inputs: list[Tensor]) -> list[Tensor]:
-    """Return the gradients of all values (logits,) by each input (B, …), as (B, logits, …), in one pass."""
+def jacobians_of(logits: Tensor, outputs_by_layer: Mapping[int, Tensor]) -> dict[int, dict[str, float]]:
+    """Return the statistics of ∂logits/∂h for logits (B, classes) and pre-activations h (B, …), by layer.
+
+    Layers that the logits do not depend on have none.
+    """
+    if not outputs_by_layer:
+        return {}
+    by_layer = _all_gradients(logits[:, :LOGITS].sum(0), list(outputs_by_layer.values()))
+    return {
+        index: _summary(jacobian)
+        for index, jacobian in zip(outputs_by_layer, by_layer, strict=True)
+        if jacobian is not None
+    }
+
+
+def _all_gradients(values: Tensor, inputs: list[Tensor]) -> list[Tensor | None]:
+    """Return the gradients of all values (logits,) by each input (B, …), as (B, logits, …), in one pass.
+
+    They are None for inputs that the values do not depend on.
+    """
     rows = torch.eye(len(values), dtype=values.dtype, device=values.device)
-    gradients = torch.autograd.grad(values, inputs, rows, is_grads_batched=True)
-    return [gradient.transpose(0, 1) for gradient in gradients]
+    gradients = torch.autograd.grad(values, inputs, rows, is_grads_batched=True, allow_unused=True)
+    return [None if gradient is None else gradient.transpose(0, 1) for gradient in gradients]
 
 
 def _keep(outputs_by_layer: dict[int, Tensor], index: int) -> Callable[[nn.Module, object, Tensor], None]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from initbench.errors import UsageError, reporting_user_code
@@ -32,6 +30,7 @@ from initbench.probing.model_outputs import real_outputs
 from initbench.probing.recurrent_gates import RecurrentRecords
 from initbench.probing.tensor_statistics import ProbeDetail
 from initbench.torch_defaults import user_defaults
+from initbench.trace.module_pass import copy_parameter, tensor_attributes, track_modules, with_state
 from initbench.trace.overflow import Overflow, OverflowFinder
 from initbench.trace.preserve_state import preserve_state
 from initbench.trace.recomputation import without_recomputation
@@ -46,7 +45,6 @@ _SEED = 0
 _MAX_IN_BRANCH = 8
 """Maximum number of weight uses in a residual branch; parallel attention and mlp have six."""
 _DETAIL = ProbeDetail.DIAGNOSIS
-_Result = TypeVar("_Result")
 _DIRECTIONS, ALIKE_UNITS = 4, 1e-5
 """Number of random directions along which rows are compared, and the tolerance, float32's rounding."""
 
@@ -78,8 +76,8 @@ class ModuleProbe:
 class _RecordCollector:
     """Observer of a tracer that reduces each tensor to statistics immediately."""
 
-    def __init__(self, samples: int, bins: int | None) -> None:
-        self._samples, self._bins = samples, bins
+    def __init__(self, samples: int, bins: int | None, detail: ProbeDetail) -> None:
+        self._samples, self._bins, self._detail = samples, bins, detail
         self.by_index: dict[int, dict[str, Any]] = {}
         self.before_norm: dict[int, dict[str, Any]] = {}
         """Records of layers from before the norm after them was traced, by index of the use."""
@@ -115,10 +113,9 @@ class _RecordCollector:
     def pre_activation(self, use: WeightUse, output: Tensor) -> None:
         if use.norm is not None and use.index in self.by_index:
             self.before_norm[use.index] = self.by_index[use.index]
-        detail = _DETAIL if self._bins is None else ProbeDetail.EVALUATION
         positions = self._positions(use, output)
         self.by_index[use.index] = layer_record.start_record(
-            output, use.units_on_axis_1(output), detail, positions=positions, bins=self._bins
+            output, use.units_on_axis_1(output), self._detail, positions=positions, bins=self._bins
         )
 
     def _positions(self, use: WeightUse, output: Tensor) -> float:
@@ -131,7 +128,7 @@ class _RecordCollector:
             None if activation_input is None else use.units_on_axis_1(activation_input.detach()),
             use.units_on_axis_1(activation_output.detach()),
             None if use.activation is None else use.activation.bound,
-            _DETAIL,
+            self._detail,
             self._bins,
         )
 
@@ -143,6 +140,7 @@ def probe_module(
     loss: Loss | None = None,
     chance: float | None = None,
     bins: int | None = None,
+    detail: ProbeDetail | None = None,
 ) -> ModuleProbe:
     """Run one forward and backward pass of a module and measure every layer.
 
@@ -158,6 +156,7 @@ def probe_module(
         chance: The loss of a net that knows nothing, if it cannot be determined automatically.
         bins: The number of bins of the histograms of activations, pre-activations and gradients; None for no
             histograms.
+        detail: The statistics to compute; None for those of a diagnosis.
 
     Raises:
         UsageError: If the module cannot process the batch.
@@ -165,7 +164,7 @@ def probe_module(
     with torch.inference_mode(False):  # inference mode computes no gradients
         module = unwrap_module(module)
         task = _ProbeTask(_to_module_dtype(module, as_inputs(batch)), y, loss, chance)
-        return _probe(module, task, bins)
+        return _probe(module, task, bins, detail)
 
 
 def _to_module_dtype(module: nn.Module, inputs: ModelInputs) -> ModelInputs:
@@ -199,16 +198,17 @@ class _ProbeTask:
             raise UsageError(f"{self.inputs.prefix}{error}") from error
 
 
-def _probe(module: nn.Module, task: _ProbeTask, bins: int | None) -> ModuleProbe:
+def _probe(module: nn.Module, task: _ProbeTask, bins: int | None, detail: ProbeDetail | None) -> ModuleProbe:
     _check_module(module, task.inputs)
-    parameters = {name: _copy(p) for name, p in module.named_parameters()}
+    parameters = {name: copy_parameter(p) for name, p in module.named_parameters()}
     buffers = {name: b.detach().clone() for name, b in module.named_buffers()}
-    records = _RecordCollector(len(task.x), bins)
+    of_pass = detail or (_DETAIL if bins is None else ProbeDetail.EVALUATION)
+    records = _RecordCollector(len(task.x), bins, of_pass)
     tracer = Tracer({id(p): name for name, p in parameters.items()}, records)
     inputs = task.inputs.mapped(lambda x: x.detach().clone())
 
     def run() -> tuple[Tensor, TraceResult, ProbeLoss, list[Tensor | None]]:
-        with _track_modules(module, tracer), tracer, without_recomputation():
+        with track_modules(module, tracer), tracer, without_recomputation():
             returned = _forward(module, inputs)
             outputs = real_outputs(returned)
         trace = tracer.finish(parameters, outputs.values())
@@ -218,9 +218,9 @@ def _probe(module: nn.Module, task: _ProbeTask, bins: int | None) -> ModuleProbe
     with preserve_state(module), torch.enable_grad():
         torch.manual_seed(_SEED)
         module.train()
-        constants = [*buffers.values(), *_tensor_attributes(module)]
+        constants = [*buffers.values(), *tensor_attributes(module)]
         tracer.start(inputs.tensors.values(), len(inputs.main), constants)
-        output, trace, probe_loss, gradients = _with_state(module, {**parameters, **buffers}, run)
+        output, trace, probe_loss, gradients = with_state(module, {**parameters, **buffers}, run)
     records.end_backward()
     learned = {name for name, p in module.named_parameters() if p.requires_grad}
     for use in trace.uses:
@@ -242,7 +242,7 @@ def _probe(module: nn.Module, task: _ProbeTask, bins: int | None) -> ModuleProbe
         )
         for use, gradient in zip(trace.uses, gradients, strict=True)
     ]
-    layers = layer_record.finish_records(measured, _DETAIL)
+    layers = layer_record.finish_records(measured, detail or _DETAIL)
     copies = [_count_copies(use, gradient) for use, gradient in zip(trace.uses, gradients, strict=True)]
     conditions = _conditions(module, task.inputs, trace, probe_loss, records.first_input)
     if not conditions.broken and not _is_finite(layers, probe_loss):
@@ -315,7 +315,7 @@ def _with_overflow(conditions: Conditions, overflow: Overflow | None, trace: Tra
 
 def _find_overflow(module: nn.Module, task: _ProbeTask) -> Overflow | None:
     """Return the operation that makes the output of `module` or its loss non-finite, or None."""
-    parameters = {name: _copy(p) for name, p in module.named_parameters()}
+    parameters = {name: copy_parameter(p) for name, p in module.named_parameters()}
     buffers = {name: b.detach().clone() for name, b in module.named_buffers()}
     finder = OverflowFinder({id(p): name for name, p in parameters.items()})
     with preserve_state(module), torch.no_grad():
@@ -329,7 +329,7 @@ def _find_overflow(module: nn.Module, task: _ProbeTask) -> Overflow | None:
                 finder.begin_loss()
                 return output, task.loss_of(output, returned)
 
-        output, value = _with_state(module, {**parameters, **buffers}, run)
+        output, value = with_state(module, {**parameters, **buffers}, run)
     return finder.cause_of(output) or finder.cause_of(value.tensor) or finder.first
 
 
@@ -338,11 +338,6 @@ def _index_below(use: WeightUse) -> int | None:
     if use.source is not None:
         return use.source.index
     return None if use.from_input or use.index == 1 else use.index - 1
-
-
-def _copy(parameter: Tensor) -> Tensor:
-    """Return a copy as a parameter, because containers such as ParameterList wrap other tensors again."""
-    return nn.Parameter(parameter.detach().clone(), requires_grad=parameter.is_floating_point())
 
 
 def _check_module(module: nn.Module, inputs: ModelInputs) -> None:
@@ -367,57 +362,6 @@ def _check_module(module: nn.Module, inputs: ModelInputs) -> None:
 def _forward(module: nn.Module, inputs: ModelInputs) -> Any:
     with reporting_user_code(f"the module cannot take {inputs.subject}:"), user_defaults():
         return inputs.call(module)
-
-
-def _with_state(module: nn.Module, state: dict[str, Tensor], run: Callable[[], _Result]) -> _Result:
-    """Run a function while the module has the parameters and buffers of `state`.
-
-    The function must include the backward pass, because custom checkpointing calls the module again in it.
-    """
-    holder = _Holder(module, run)
-    return functional_call(holder, {f"module.{name}": tensor for name, tensor in state.items()}, ())  # type: ignore[no-any-return]
-
-
-class _Holder(nn.Module):
-    def __init__(self, module: nn.Module, run: Callable[[], Any]) -> None:
-        super().__init__()
-        self.module, self._run = module, run
-
-    def forward(self) -> Any:
-        return self._run()
-
-
-@contextmanager
-def _track_modules(module: nn.Module, tracer: Tracer) -> Iterator[None]:
-    """Inform the tracer about the beginning and the end of each submodule."""
-    with ExitStack() as stack:
-        for name, submodule in module.named_modules():
-            if isinstance(submodule, torch.jit.ScriptModule):
-                continue
-            entry_hook = submodule.register_forward_pre_hook(_entering(tracer, name))
-            exit_hook = submodule.register_forward_hook(tracer.leave_module)
-            stack.callback(entry_hook.remove)
-            stack.callback(exit_hook.remove)
-        yield
-
-
-def _entering(tracer: Tracer, name: str) -> Callable[[nn.Module, Any], None]:
-    def hook(_module: nn.Module, _inputs: Any) -> None:
-        tracer.enter_module(name)
-
-    return hook
-
-
-def _tensor_attributes(module: nn.Module) -> Iterator[Tensor]:
-    """Yield the tensors of submodules other than parameters and buffers, also in lists and dicts."""
-    for submodule in module.modules():
-        for value in vars(submodule).values():
-            items = value.values() if isinstance(value, dict) else value
-            yield from (
-                item
-                for item in (list(items) if isinstance(value, dict | list | tuple) else [value])
-                if isinstance(item, Tensor) and not isinstance(item, nn.Parameter)
-            )
 
 
 def _backward(

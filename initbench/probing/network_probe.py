@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from initbench.components.fans import shape_of
 from initbench.components.parametrized_weight import parametrization_of
-from initbench.models.fans import shape_of
+from initbench.models.custom_network import CustomNetwork
 from initbench.models.network import Network, WeightLayer, has_maps
-from initbench.probing import layer_record, tensor_statistics
+from initbench.probing import custom_probe, layer_record, tensor_statistics
 from initbench.probing.initial_conditions import (
     SCALE_FREE_NORMS,
     Conditions,
@@ -69,6 +69,8 @@ def probe(
         bins: The number of bins of histograms.
         detail: The statistics to compute.
     """
+    if isinstance(network, CustomNetwork):
+        return custom_probe.probe(network, {**parameters, **buffers}, x, y, loss, bins, detail)
     leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
     copies = {name: value.clone() for name, value in buffers.items()}
     layers = network.weight_layers()
@@ -77,7 +79,7 @@ def probe(
     records: dict[int, dict[str, Any]] = {}
     with _training_mode(network), _hooks(network, layers, records, bins, detail), torch.enable_grad():
         with _weights(layers, leaves) as weights, capture_running_stat_gaps(network, layers) as running:
-            logits = functional_call(network, {**leaves, **copies}, (x,))
+            logits = network.logits({**leaves, **copies}, x)
         needed_weights = {index: weights[index] for index in _layers_with_gradient(records, detail)}
         gradients = torch.autograd.grad(loss(logits, y), list(needed_weights.values()), allow_unused=True)
     if detail >= ProbeDetail.EVALUATION:
@@ -195,6 +197,8 @@ def _hooks(
 
 def network_conditions(network: Network, x: Tensor, loss: float | None) -> Conditions:
     """Return the conditions of a built-in net and its batch x (B, …); `loss`: cross-entropy at init."""
+    if isinstance(network, CustomNetwork):
+        return custom_probe.conditions(network, x, loss)
     conditions = batch_conditions(x)
     head = network.weight_layers()[-1]
     return replace(
@@ -221,6 +225,8 @@ def first_non_finite_layer(
 
     The pass uses copies of the buffers and runs in the current mode of the net.
     """
+    if isinstance(network, CustomNetwork):
+        return custom_probe.first_non_finite_layer(network, {**parameters, **buffers}, x)
     lost: list[int] = []
 
     def watch(index: int) -> Callable[[nn.Module, object, Tensor], None]:
@@ -235,5 +241,5 @@ def first_non_finite_layer(
         for layer in network.weight_layers():
             stack.callback(layer.module.register_forward_hook(watch(layer.index)).remove)
         copies = {name: buffer.clone() for name, buffer in buffers.items()}
-        functional_call(network, {**parameters, **copies}, (x,))
+        network.logits({**parameters, **copies}, x)
     return min(lost, default=None)

@@ -13,6 +13,7 @@ from torch import nn
 
 from initbench.components.activation import Activation, BoundActivation, bound
 from initbench.components.init_scheme import INITS, SchemeRequirement
+from initbench.models.custom_network import CustomNetwork
 from initbench.models.init_weights import InitOptions, rule_for_layer
 from initbench.models.network import FamilyOptions, Network
 from initbench.probing.finding import AdviceCheck
@@ -25,7 +26,7 @@ from initbench.probing.layer_factors import (
 )
 from initbench.probing.theory import TheoryPrediction, layer_weight_statistics
 from initbench.registry import Options
-from initbench.trace.weight_use import WeightUse
+from initbench.trace.weight_use import WeightUse, common_label
 
 RECURRENT = "recurrent"
 _MAX_DEPTHS = 6
@@ -70,6 +71,8 @@ def network_context(
     network: Network, model: FamilyOptions, init: InitOptions, first_q: float
 ) -> DiagnosisContext:
     """Return the context of a config, with the prediction from the measured q of the first layer."""
+    if isinstance(network, CustomNetwork):
+        return _custom_context(network, model, init)
     prediction = predict_stack_factors(network, init, first_q=first_q, normed=model.norm.name != "none")
     hidden = [layer for layer in network.weight_layers() if layer.activation is not None]
     return DiagnosisContext(
@@ -85,6 +88,28 @@ def network_context(
         sigma_w2=_effective_sigma_w2(network, init, prediction) if hidden else None,
         prediction=prediction,
         branches=branch_starts(network, init),
+        ways=CONFIG_WAYS,
+    )
+
+
+def _custom_context(network: CustomNetwork, model: FamilyOptions, init: InitOptions) -> DiagnosisContext:
+    """Return the context of a net of the user: its structure is traced, its init declared."""
+    hidden = [layer for layer in network.weight_layers() if layer.activation is not None]
+    rules = network.layer_rules(init)
+    of_last = rules.get(hidden[-1].name) if hidden else None
+    sigma_w2 = None if of_last is None else of_last.sigma_w2
+    return DiagnosisContext(
+        scheme=init.scheme.name,
+        gain=init.gain,
+        bias=init.bias or 0.0,
+        activation=network.activation,
+        norm=network.norm_kind if model.declared_norm is None else model.declared_norm.name,
+        norm_first=True,
+        depth=None,
+        layers=len(hidden),
+        width=1 if of_last is None else round(of_last.fan_in),
+        sigma_w2=sigma_w2,
+        prediction=module_stack_factors(network.activation, sigma_w2, []),
         ways=CONFIG_WAYS,
     )
 
@@ -115,10 +140,9 @@ def module_context(
 
 def common_activation(uses: Sequence[WeightUse]) -> BoundActivation:
     """Return the most frequent activation, or a placeholder if it is not in the catalogue."""
-    labels = Counter(use.activation.label for use in uses if use.activation is not None)
-    if not labels:
+    label = common_label(uses)
+    if label is None:
         return bound("linear")
-    label = labels.most_common(1)[0][0]
     bound_activation: Any = next(
         use.activation.bound for use in uses if use.activation and use.activation.label == label
     )

@@ -10,7 +10,8 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from initbench.models.fans import shape_of
+from initbench.components.fans import shape_of
+from initbench.models.custom_network import CustomNetwork
 from initbench.models.init_weights import InitOptions, LayerRule, rule_for_layer
 from initbench.models.network import Network, WeightLayer, has_maps
 from initbench.probing.network_probe import MAP_SAMPLES
@@ -19,6 +20,8 @@ from initbench.probing.wide_limit import predict_wide_limit, why_no_bands, why_u
 from initbench.theory.fixed_points import FixedPoint, fixed_point
 from initbench.theory.propagation import propagate
 from initbench.theory.types import InputStatistics, LayerPrediction, TheoryLayer
+from initbench.trace.module_pass import trace_pass
+from initbench.trace.preserve_state import preserve_state
 from initbench.trace.weight_use import WeightUse
 
 MAX_PAIRS = 512
@@ -60,6 +63,8 @@ def predict_network(network: Network, init: InitOptions, norm: str, x: Tensor) -
     They depend on the config and the batch, but not on the weights. As in a probe, nets with maps see the
     first MAP_SAMPLES samples only.
     """
+    if isinstance(network, CustomNetwork):
+        return _predict_custom(network, init, x)
     weighted = network.weight_layers()
     if has_maps(weighted):
         x = x[:MAP_SAMPLES]
@@ -71,6 +76,37 @@ def predict_network(network: Network, init: InitOptions, norm: str, x: Tensor) -
         return no_prediction(len(weighted), reason)
     predicted = predict_wide_limit(network, theory_layers(network, init), norm, x)
     return TheoryPrediction(predicted, no_band=why_no_bands(network))
+
+
+def _predict_custom(network: CustomNetwork, init: InitOptions, x: Tensor) -> TheoryPrediction:
+    """Return the predictions for a net of the user, from the structure of a pass and the declared init."""
+    with preserve_state(network.module), torch.no_grad():
+        _, trace = trace_pass(network.module.train(), x[:MAP_SAMPLES])
+    reason = _why_not_a_stack(trace.uses)
+    rules = network.layer_rules(init)
+    drawn = {name for name, rule in rules.items() if rule.sigma_w2 is not None}
+    undrawn = next((use.name for use in trace.uses if use.name not in drawn), None)
+    if reason is None and undrawn is not None:
+        reason = f"the weights of {undrawn} are not independent draws under init.scheme={init.scheme.name}"
+    if reason is not None:
+        return no_prediction(len(trace.uses), reason)
+    return _predict_stack([_declared_layer(use, rules[use.name], init) for use in trace.uses], x)
+
+
+def _declared_layer(use: WeightUse, rule: LayerRule, init: InitOptions) -> TheoryLayer:
+    assert rule.sigma_w2 is not None
+    half_width, variance, shift = _bias(use.bias is not None, rule, init)
+    activation = None if use.activation is None else use.activation.bound
+    return TheoryLayer(
+        fan_in=rule.fan_in,
+        fan_out=rule.fan_out,
+        units=use.units,
+        sigma_w2=rule.sigma_w2,
+        bias_variance=variance,
+        bias_half_width=half_width,
+        bias_shift=shift,
+        activation=None if activation is None else activation.nonlinearity,
+    )
 
 
 def predict_module(nets: Sequence[Sequence[WeightUse]], x: Tensor) -> TheoryPrediction:
@@ -150,7 +186,8 @@ def theory_layers(network: Network, init: InitOptions) -> list[TheoryLayer]:
 def _layer(layer: WeightLayer, network: Network, init: InitOptions) -> TheoryLayer:
     rule = rule_for_layer(layer, init, network.activation)
     assert rule.sigma_w2 is not None
-    half_width, variance, shift = _bias(layer, rule, init)
+    has_bias = getattr(layer.module, "bias", None) is not None
+    half_width, variance, shift = _bias(has_bias, rule, init)
     return TheoryLayer(
         fan_in=rule.fan_in,
         fan_out=rule.fan_out,
@@ -163,9 +200,9 @@ def _layer(layer: WeightLayer, network: Network, init: InitOptions) -> TheoryLay
     )
 
 
-def _bias(layer: WeightLayer, rule: LayerRule, init: InitOptions) -> tuple[float, float, float]:
+def _bias(has_bias: bool, rule: LayerRule, init: InitOptions) -> tuple[float, float, float]:
     """Return the half width of a uniform bias, the variance of a Gaussian and the value of a constant one."""
-    if getattr(layer.module, "bias", None) is None:
+    if not has_bias:
         return 0.0, 0.0, 0.0
     if init.bias is not None:
         return 0.0, 0.0, init.bias

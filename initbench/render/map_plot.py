@@ -95,8 +95,7 @@ def map_heading(result: TrainabilityMap) -> Text:
     width = getattr(model, "width", None)
     parts = [
         f"{model.family}, depth {depth[0]} to {depth[-1]}" + ("" if width is None else f", width {width}"),
-        model.activation.name,
-        "no norm" if model.norm.name == "none" else f"{model.norm.name} norm",
+        *text.layer_words(model.activation.name, model.norm.name),
         "weights N(0, σ_w²/fan_in)",
         text.dataset_used(result.dataset, result.requested),
         *condition_words(config.data.model_dump()),

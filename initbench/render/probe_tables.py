@@ -90,8 +90,7 @@ def _experiment_parts(experiment: SurveyedExperiment) -> list[str]:
     gain = "" if config.init.gain is None else f" (gain {config.init.gain})"
     return [
         f"{model.family}{size}",
-        model.activation.name,
-        "no norm" if model.norm.name == "none" else f"{model.norm.name} norm",
+        *text.layer_words(*(None if part is None else part.name for part in (model.activation, model.norm))),
         config.init.scheme.name + gain,
         text.dataset_used(experiment.dataset, experiment.requested),
         *condition_words(config.data.model_dump()),

@@ -52,6 +52,7 @@ def run_document(run: StoredRun) -> dict[str, Any]:
         "steps": record.get("steps"),
         "transfer": record.get("transfer"),
         "plugins": record.get("plugins") or [],
+        "custom_model": record.get("custom_model"),
         "pretraining": record.get("pretraining"),
         "timings": record.get("timings"),
         "evaluation_share": run.evaluation_share,

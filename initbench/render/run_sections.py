@@ -120,6 +120,21 @@ def plugin_lines(runs: Sequence[StoredRun]) -> Text | None:
     return body
 
 
+def model_line(runs: Sequence[StoredRun]) -> Text | None:
+    """Return the function that built the nets of the runs; None for nets of initbench."""
+    entries = [run.record["custom_model"] for run in runs if run.record.get("custom_model")]
+    sources = dict.fromkeys(
+        f"--model {e['function']} of module {e['module']}, code {e['code']}" for e in entries
+    )
+    if not sources:
+        return None
+    body = Text("Network   ", style="bold")
+    body.append(
+        "\n          ".join(f"made with {text.one_line(source)}" for source in sources), style="not bold"
+    )
+    return body
+
+
 def _reasons(label: str, why: Mapping[str, Any]) -> list[str]:
     """Return one line for each reason, with the tensors that share it."""
     by_reason: dict[str, list[str]] = {}

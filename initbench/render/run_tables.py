@@ -22,6 +22,7 @@ from initbench.render.layer_means import (
     snapshot_at,
 )
 from initbench.render.run_sections import (
+    model_line,
     norm_tables,
     plugin_lines,
     pretraining_table,
@@ -65,7 +66,7 @@ def render_experiment(
             )
         )
     blank = Text("")
-    sections = (plugin_lines(runs), pretraining_table(runs), transfer_lines(runs))
+    sections = (model_line(runs), plugin_lines(runs), pretraining_table(runs), transfer_lines(runs))
     preparation = [section for section in sections if section is not None]
     return Group(
         render_heading(runs),
@@ -107,19 +108,24 @@ def render_heading(runs: Sequence[StoredRun]) -> Text:
 
 
 def net_words(config: Mapping[str, Any]) -> list[str]:
-    """Return four terms that describe the net of a stored config: shape, activation, norm and init."""
-    model, norm = config["model"], _name(config["model"]["norm"])
+    """Return four terms that describe the net of a stored config: shape, activation, norm and init.
+
+    A net of the user has its options in place of the shape.
+    """
+    model = config["model"]
     size = f"{model['depth']} × {model['width']}" if "depth" in model else str(model.get("model", ""))
+    options = model.get("options", {})
+    words = [size, *(f"{key}={value}" for key, value in options.items())]
     return [
-        f"{model['family']} {size}".rstrip(),
-        _name(model["activation"]),
-        "no norm" if norm == "none" else f"{norm} norm",
-        _name(config["init"]["scheme"]),
+        " ".join([model["family"], *filter(None, words)]),
+        *text.layer_words(_name(model["activation"]), _name(model["norm"])),
+        str(_name(config["init"]["scheme"])),
     ]
 
 
-def _name(choice: Any) -> str:
-    return str(choice["name"] if isinstance(choice, dict) else choice)
+def _name(choice: Any) -> str | None:
+    name: str | None = choice["name"] if isinstance(choice, dict) else choice
+    return name
 
 
 def activation_table(

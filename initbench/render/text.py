@@ -184,6 +184,12 @@ def dataset_used(used: str, requested: str) -> str:
     return used if used == requested else f"{used} (in place of {requested})"
 
 
+def layer_words(activation: str | None, norm: str | None) -> list[str]:
+    """Return the terms for activation and norm of a config; None for what the code of the user decides."""
+    norm_words = "norm as coded" if norm is None else "no norm" if norm == "none" else f"{norm} norm"
+    return ["activation as coded" if activation is None else activation, norm_words]
+
+
 def plural(count: int, noun: str) -> str:
     """Return a count with its noun, e.g. `1 seed` or `2,000 steps`."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")

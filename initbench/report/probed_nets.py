@@ -24,7 +24,8 @@ class ProbedRow:
     def activation(self) -> str | None:
         """Name of the activation of an experiment's nets."""
         experiment = self.survey.experiment
-        return None if experiment is None else experiment.config.model.activation.name
+        activation = None if experiment is None else experiment.config.model.declared_activation
+        return None if activation is None else activation.entry.name
 
     @cached_property
     def moments(self) -> list[Moment]:

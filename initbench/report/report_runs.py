@@ -107,7 +107,7 @@ class ReportRow:
         if not self.runs:
             return None
         choice = self.runs[0].record["config"]["model"]["activation"]
-        return str(choice if isinstance(choice, str) else choice["name"])
+        return choice["name"] if isinstance(choice, dict) else choice  # type: ignore[no-any-return]
 
     @cached_property
     def moments(self) -> list[Moment]:

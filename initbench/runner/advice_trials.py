@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from initbench.components.activation import BoundActivation
+from initbench.components.fans import Convolution, Transposed
 from initbench.components.inits.pretrained_scheme import TransferOptions
 from initbench.components.loss import LOSSES
 from initbench.config.loading import with_overrides
@@ -20,7 +21,6 @@ from initbench.data.preprocessing import PreparedData, Split, renormalise
 from initbench.determinism import one_thread
 from initbench.errors import UsageError
 from initbench.models.apply_init import apply_init
-from initbench.models.fans import Convolution, Transposed
 from initbench.models.init_targets import by_traced_name, init_targets
 from initbench.models.init_weights import init_options
 from initbench.models.network import Network

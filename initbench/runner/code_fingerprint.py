@@ -8,6 +8,9 @@ that use this activation; a changed training step changes all fingerprints.
 A statement reaches the statements that define the names it loads. Registry entries are reached by name: the
 config names them, or their name appears as a string in a statement that uses the registry.
 
+A net of the user (model.family=custom) adds the function that builds it, what this function reaches in its
+project and in initbench, and the tracer.
+
 The code of a plug-in counts like the numerical code of initbench, for the configs that name its entries: the
 statement that registers an entry, and what that reaches in the project of the plug-in and in initbench. Any
 string in it that is the name of an entry reaches this entry. Other libraries that it imports do not count.
@@ -18,6 +21,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
+import pkgutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,10 +30,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from initbench import trace
 from initbench.config.registry_fields import leaf_types, registry_fields
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import DATASETS
 from initbench.errors import UsageError
+from initbench.models.families.custom import CustomOptions, require_factory
 from initbench.plugins import file_of, is_same_project
 from initbench.registry import Registry
 
@@ -154,7 +160,43 @@ def code_fingerprint(config: ExperimentConfig, dataset: str) -> str:
     Returns:
         Ten hexadecimal digits.
     """
-    return _fingerprint(entries_of(config, dataset))
+    return _digest(_closure(entries_of(config, dataset), factory_statements(config))[0])
+
+
+def factory_fingerprint(config: ExperimentConfig) -> str:
+    """Return the hash of the user's code that builds the net of a config, as `code_fingerprint` reads it."""
+    statements, _ = _closure(frozenset(), factory_statements(config))
+    return _digest(statement for statement in statements if _is_user_module(statement.module))
+
+
+def factory_statements(config: ExperimentConfig) -> frozenset[Statement]:
+    """Return the statements that a net of the user needs in addition; empty for other families.
+
+    These define the function that builds it, and the tracer, which finds its head and its activation.
+
+    Raises:
+        ConfigError: If the function is not given.
+        UsageError: If its code is unknown.
+    """
+    if not isinstance(config.model, CustomOptions):
+        return frozenset()
+    factory = require_factory()
+    name = factory.attribute.partition(".")[0]
+    statements = _definitions_of(factory.module, name)
+    if not statements:
+        raise UsageError(
+            f"--model {factory.path}: the source of {name} is not found in {factory.module}; run ids depend"
+            " on the code, so write a function that builds the network into a file"
+        )
+    return frozenset([*statements, *_tracer_statements()])
+
+
+@cache
+def _tracer_statements() -> tuple[Statement, ...]:
+    modules = [f"{trace.__name__}.{module.name}" for module in pkgutil.iter_modules(trace.__path__)]
+    return tuple(
+        Statement(module, index) for module in modules for index in range(len(read_module(module).statements))
+    )
 
 
 def entries_of(config: ExperimentConfig, dataset: str) -> frozenset[NamedEntry]:
@@ -164,7 +206,7 @@ def entries_of(config: ExperimentConfig, dataset: str) -> frozenset[NamedEntry]:
 
 def plugin_entries(config: ExperimentConfig, dataset: str) -> list[NamedEntry]:
     """Return the entries of plug-ins that the training of a config uses, by kind and name."""
-    _, covered = _closure(entries_of(config, dataset))
+    _, covered = _closure(entries_of(config, dataset), factory_statements(config))
     entries = (entry for entry in covered if _is_user_module(entry.module))
     return sorted(entries, key=lambda entry: (entry.registry.kind, entry.name))
 
@@ -201,23 +243,24 @@ def read_module(name: str) -> ModuleSource:
     return ModuleSource(name, statements, lines, imports)
 
 
-@cache
-def _fingerprint(entries: frozenset[NamedEntry]) -> str:
-    statements, _ = _closure(entries)
+def _digest(statements: Iterable[Statement]) -> str:
     digests = sorted(_statement_digest(statement) for statement in statements)
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:DIGITS]
 
 
 @cache
-def _closure(entries: frozenset[NamedEntry]) -> tuple[frozenset[Statement], frozenset[NamedEntry]]:
-    """Return all statements and entries that the roots and these entries reach."""
+def _closure(
+    entries: frozenset[NamedEntry], roots: frozenset[Statement] = frozenset()
+) -> tuple[frozenset[Statement], frozenset[NamedEntry]]:
+    """Return all statements and entries that ROOTS, these entries and these statements reach."""
     statements: set[Statement] = set()
     covered: set[NamedEntry] = set()
     pending: list[Statement] = []
-    if entries:  # the part that all configs share is computed once
+    if entries or roots:  # the part that all configs share is computed once
         shared_statements, shared_entries = _closure(frozenset())
         statements |= shared_statements
         covered |= shared_entries
+        pending += roots
     else:
         pending += [statement for module, name in ROOTS for statement in _definitions_of(module, name)]
     pending_entries = list(entries - covered)

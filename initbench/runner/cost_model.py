@@ -14,6 +14,8 @@ from initbench.data.dataset import SampleShape, form_of
 from initbench.data.preprocessing import PreparedData
 from initbench.errors import ConfigError
 from initbench.machine import require_memory
+from initbench.models.build import build_outline
+from initbench.models.custom_network import CustomNetwork
 from initbench.models.network import FAMILIES, FamilyOptions, Network
 from initbench.pretrain.autoencoder import options_of
 from initbench.train.cohort import EVALUATION_CHUNK
@@ -132,6 +134,8 @@ def _measure_forward_cost(net: _NetworkKey) -> ForwardCost:
         return ForwardCost(0, 0, 1, 0)
     layers = [layer.module for layer in network.weight_layers()]
     numbers = sum(p.numel() for p in network.parameters())
+    if isinstance(network, CustomNetwork):
+        return ForwardCost(network.products, network.outputs, len(layers), numbers)
     products: list[int] = []
     outputs: list[int] = []
 
@@ -157,10 +161,8 @@ def _measure_forward_cost(net: _NetworkKey) -> ForwardCost:
 
 
 def _build_meta_network(net: _NetworkKey) -> Network | None:
-    family = FAMILIES[net.options.family]
     try:
-        family.check(net.options, net.form.shape)
-        with torch.device("meta"):
-            return family.build(net.options, net.form.shape, net.form.outputs)
+        FAMILIES[net.options.family].check(net.options, net.form.shape)
+        return build_outline(net.options, net.form.shape, net.form.outputs)
     except ConfigError:  # the net depends on the actual data
         return None

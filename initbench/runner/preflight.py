@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass
 from initbench.config.schema import ExperimentConfig
 from initbench.data.batches import check_batch_size
 from initbench.data.preprocessing import PreparedData
+from initbench.models.families.custom import CustomOptions, require_factory
+from initbench.models.shape_checks import raise_config_error
 from initbench.plugins import origin_of
 from initbench.pretrain.initial_networks import check_pretraining_inputs
 from initbench.pretrain.transfer import describe_transfers
 from initbench.runner.capacity import check_network
-from initbench.runner.code_fingerprint import plugin_entries
+from initbench.runner.code_fingerprint import factory_fingerprint, plugin_entries
 from initbench.runner.plan import Plan
 from initbench.runner.run_identity import Identity
 from initbench.store.run_directory import Record
@@ -52,10 +54,12 @@ def preflight(plan: Plan, seeds: tuple[int, ...], data: PreparedData, surroundin
     config = plan.config
     check_batch_size(len(data.train), config.train.batch_size)
     check_network(config, data, copies=2)  # weights and gradients
+    if isinstance(config.model, CustomOptions) and config.probe.covariate_shift is not None:
+        raise_config_error("probe.covariate_shift", "is measured in the nets of initbench only; remove it")
     check_pretraining_inputs(config, data)
     transfers = describe_transfers(config, data, {seed: plan.origins[seed] for seed in seeds if plan.origins})
     steps = total_steps(config.train, len(data.train) // config.train.batch_size)
-    return Preflight(steps, {**_record(config, data), **surroundings}, transfers)
+    return Preflight(steps, {**_record(config, data), **_custom_data(plan), **surroundings}, transfers)
 
 
 def _record(config: ExperimentConfig, data: PreparedData) -> Record:
@@ -70,6 +74,7 @@ def _record(config: ExperimentConfig, data: PreparedData) -> Record:
         "classes": data.classes,
         **({} if data.class_names is None else {"class_names": list(data.class_names)}),
         **_plugins(config, data.name),
+        **_custom_model(config),
         **dict.fromkeys(("parameters", "steps", "final", "diverged", "diagnosis", "error")),
     }
 
@@ -81,6 +86,21 @@ def _plugins(config: ExperimentConfig, dataset: str) -> Record:
         for entry in plugin_entries(config, dataset)
     ]
     return {"plugins": entries} if entries else {}
+
+
+def _custom_model(config: ExperimentConfig) -> Record:
+    """Return the function that builds a net of the user, and the hash of its code."""
+    if not isinstance(config.model, CustomOptions):
+        return {}
+    factory = require_factory()
+    code = factory_fingerprint(config)
+    return {"custom_model": {"module": factory.module, "function": factory.attribute, "code": code}}
+
+
+def _custom_data(plan: Plan) -> Record:
+    """Return the function of the user that returned the data, if there is one."""
+    function = plan.resolved.located.function
+    return {"custom_data": {"function": function}} if function else {}
 
 
 def _samples(data: PreparedData) -> dict[str, int]:

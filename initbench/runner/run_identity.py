@@ -76,7 +76,7 @@ def training_mode(config: ExperimentConfig, device: torch.device) -> Mode:
     In mode "vmap" runs are stacked; in mode "single" each run is trained alone.
     """
     if device.type != "cpu":
-        return "vmap"
+        return "vmap" if FAMILIES[config.model.family].stacks_on_gpu else "single"
     autoencoder = options_of(config.init.scheme)
     sizes = [config.train.batch_size, EVALUATION_CHUNK, autoencoder.batch_size if autoencoder else None]
     form = form_of(config.data) or MIN_SAMPLE_SHAPE

@@ -21,6 +21,7 @@ from initbench.data.preprocessing import PreparedData
 from initbench.errors import InitbenchError, StoreError
 from initbench.interrupts import RunsToMark
 from initbench.machine import available_cores
+from initbench.models.model_factory import loaded_factory
 from initbench.runner.batching import choose_cohort_sizes, group_by_step, max_cohort_size, merge_by_program
 from initbench.runner.cost_model import equivalent_updates, measurement_cost, training_cost
 from initbench.runner.dataset_cache import DatasetCache
@@ -226,6 +227,7 @@ class Runner:
             threads=threads,
             checkpoint_seconds=CHECKPOINT_SECONDS,
             resume=resume,
+            model=None if (factory := loaded_factory()) is None else factory.path,
             origins=tuple(run.of.plan.origins[run.seed] for run in group.runs if run.of.plan.origins),
         )
         return task, recorder

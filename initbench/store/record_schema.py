@@ -240,7 +240,7 @@ _DATA = optional_keys(
     classes=nullable(is_list(_is_scalar)),
 )
 _MODEL = optional_keys(
-    is_mapping(family=is_text, activation=_is_component, norm=_is_component),
+    is_mapping(family=is_text, activation=nullable(_is_component), norm=nullable(_is_component)),
     depth=nullable(is_natural),
     width=nullable(is_natural),
     model=nullable(is_text),
@@ -304,6 +304,9 @@ _RUN_JSON = optional_keys(
     versions=nullable(is_mapping()),
     git=nullable(is_mapping()),
     plugins=nullable(is_list(_PLUGIN_ENTRY)),
+    class_names=nullable(is_list(is_text)),
+    custom_data=nullable(is_mapping(function=is_text)),
+    custom_model=nullable(is_mapping(module=is_text, function=is_text, code=is_text)),
 )
 
 

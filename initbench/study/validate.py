@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
-import torch
-
 from initbench.analysis.gates.expression import LayerStatistic, Quantity
 from initbench.analysis.gates.parser import LONGEST, GateSyntaxError, parse_condition
 from initbench.analysis.metrics import METRICS
@@ -16,7 +14,7 @@ from initbench.config.validation_errors import KeyPath
 from initbench.config.yaml_reader import REFUSED
 from initbench.data.dataset import form_of
 from initbench.errors import ConfigError
-from initbench.models.network import FAMILIES
+from initbench.models.build import build_outline
 from initbench.registry import unknown_name_message
 
 Problem = tuple[KeyPath, str]
@@ -100,8 +98,7 @@ def hidden_layers(config: ExperimentConfig) -> int | None:
     if form is None:
         return None
     try:
-        with torch.device("meta"):
-            network = FAMILIES[config.model.family].build(config.model, form.shape, form.outputs)
+        network = build_outline(config.model, form.shape, form.outputs)
     except ConfigError:  # reported as a fault of the arm
         return None
     return sum(layer.activation is not None for layer in network.weight_layers())

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from initbench.models.fans import fans_of
+from initbench.components.fans import fans_of
 from initbench.trace.contraction import (
     PRODUCTS,
     Contraction,

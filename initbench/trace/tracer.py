@@ -166,7 +166,7 @@ class Tracer(TorchFunctionMode):
             return
         if rows.is_floating_point():  # torch.embedding takes the table first
             rows, table = table, rows
-        if _is_wrapped(rows) or not rows.numel():
+        if _is_wrapped(rows) or not rows.numel() or rows.is_floating_point():  # torch refuses such rows
             return
         low, high = int(rows.min()), int(rows.max())
         if low < 0 or high >= len(table):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
@@ -209,6 +210,12 @@ def pair_directions(forward: RecurrentLayer, backward: RecurrentLayer) -> None:
 def in_order(uses: Iterable[WeightUse]) -> tuple[WeightUse, ...]:
     """Return the uses in the order of the pass."""
     return tuple(sorted(uses, key=lambda use: use.index))
+
+
+def common_label(uses: Iterable[WeightUse]) -> str | None:
+    """Return the label of the most frequent activation; None without activations."""
+    labels = Counter(use.activation.label for use in uses if use.activation is not None)
+    return labels.most_common(1)[0][0] if labels else None
 
 
 def path_length(use: WeightUse | None) -> tuple[int, int]:

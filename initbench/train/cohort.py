@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, stack_module_state, vmap
+from torch.func import stack_module_state, vmap
 
 from initbench.components.loss import LOSSES, outputs_fit, smoothed_cross_entropy
 from initbench.config.schema import TrainOptions
@@ -295,7 +295,7 @@ class Cohort(StackedRuns):
     def forward(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
         """Return the outputs of one run in float32, in any precision of the products."""
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self._bf16):
-            outputs: Tensor = functional_call(self.skeleton, {**parameters, **buffers}, (x,))
+            outputs = self.skeleton.logits({**parameters, **buffers}, x)
         return outputs.float()
 
 

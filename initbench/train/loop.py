@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -24,13 +25,14 @@ from initbench.data.preprocessing import PreparedData, Split
 from initbench.determinism import one_thread
 from initbench.errors import UsageError
 from initbench.interrupts import EndsAtStep, is_signal_waiting, raise_waiting_signal
+from initbench.models.custom_network import CustomNetwork
 from initbench.models.init_weights import InitOptions
 from initbench.models.network import Mode, Network
 from initbench.probing.network_probe import first_non_finite_layer, probe
 from initbench.probing.tensor_statistics import ProbeDetail
 from initbench.probing.theory import predict_network
 from initbench.registry import MAX_COUNT
-from initbench.rng import stream_generator
+from initbench.rng import global_stream, stream_generator
 from initbench.train.batchnorm_evaluation import evaluate_norms
 from initbench.train.checkpoint import Checkpoint, cpu_copies
 from initbench.train.cohort import Cohort
@@ -222,7 +224,7 @@ class Training:
         options = self._config.train
         for step in range(begin, end):
             snapshot = self._shift.before(step, self._runs)
-            with self._pacer.step():
+            with self._pacer.step(), self._random_layers("forward", step):
                 x, y = self._data.train.take(self._batches.indices(step))  # (K, B, …), (K, B)
                 if self._data.augment is not None:
                     x = self._data.augment(x, self._batches.seeds, step)
@@ -248,6 +250,12 @@ class Training:
             self._emit(Advanced(step + 1, dict(zip(self._runs, losses, strict=True))))
             if step + 1 < end:  # at the end, the checkpoint includes the evaluation
                 self._checkpoint_or_release(step + 1)
+
+    def _random_layers(self, purpose: str, step: int) -> AbstractContextManager[None]:
+        """Let random layers of a net of the user draw from a stream of this step; other nets have none."""
+        if not isinstance(self._cohort.skeleton, CustomNetwork):
+            return nullcontext()
+        return global_stream(self._batches.seeds[0], purpose, step, device=self._device)
 
     def _end_diverged_runs(self, losses: list[float], step: int, x: Tensor) -> list[float]:
         """End the runs whose loss is not finite before their update; return the losses of the others."""
@@ -275,7 +283,7 @@ class Training:
     def _evaluate_and_probe(self, step: int) -> None:
         """Evaluate and probe every run."""
         when = "init" if step == 0 else "end" if step == self.steps else "train"
-        with self._watch.measure("evaluate"):
+        with self._watch.measure("evaluate"), self._random_layers("evaluation", step):
             train_loss = self._cohort.evaluate(self._train_sample.x, self._train_sample.y)["loss"]
             val = self._cohort.evaluate(self._data.val.x, self._data.val.y)
             by_norms = self._evaluate_norms(when)
@@ -305,10 +313,13 @@ class Training:
         """
         networks = self._setup.networks
         inits = list(self._setup.inits) or [self._config.init] * len(networks)
-        norm, x = self._config.model.norm.name, self._probe_batch.x
+        norm, x = self._config.model.declared_norm, self._probe_batch.x
         self._on_one_thread()
         firsts = [inits.index(init) for init in inits]
-        predicted = {first: predict_network(networks[first], inits[first], norm, x) for first in set(firsts)}
+        predicted = {
+            first: predict_network(networks[first], inits[first], norm.name if norm else "none", x)
+            for first in set(firsts)
+        }
         return [[layer.as_data() for layer in predicted[first].layers] for first in firsts]
 
     def _evaluate_norms(self, when: str) -> list[dict[str, float]]:
@@ -348,7 +359,7 @@ class Training:
     def _finish(self) -> None:
         if not self._runs:
             return
-        with self._watch.measure("evaluate"):
+        with self._watch.measure("evaluate"), self._random_layers("test", self.steps):
             test = self._cohort.evaluate(self._data.test.x, self._data.test.y)
         if self._data.target is TargetKind.CLASSES:
             del test["loss"]  # runs on class labels have never recorded it

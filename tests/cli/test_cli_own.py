@@ -130,7 +130,10 @@ def test_data_sets_are_shown_and_flattened_where_asked(initbench: Any, nets: str
         (["--model", "ownnets:restless", "--input", "48"], "differ in their layers"),
         (["--model", "ownnets:plain", "--data", "mnits"], "did you mean 'mnist'?"),
         (["--model", "ownnets:plain", "--input", "48", "sedes=3"], "did you mean 'seeds'?"),
-        (["--model", "ownnets:plain", "--input", "48", "ownnets.py"], "a config or --model, not both"),
+        (
+            ["--model", "ownnets:plain", "--input", "48", "ownnets.py"],
+            "require --model without a config, which sets data.name instead",
+        ),
         (["--input", "48"], "require --model"),
     ],
 )

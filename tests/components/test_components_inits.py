@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from initbench.components.activation import bound
+from initbench.components.fans import fans as fans_of
 from initbench.components.init_scheme import INITS
-from initbench.models.fans import fans as fans_of
 from initbench.testing import inits as checks
 from initbench.testing.inits import KURTOSIS, SIGMAS, variance_deviation
 

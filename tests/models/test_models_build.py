@@ -194,7 +194,7 @@ class TestInitOptions:
     def test_biases_are_zero_unless_the_scheme_says_otherwise(self, scheme):
         for layer in net({"scheme": scheme}).weight_layers():
             assert bool((layer.module.bias == 0).all()) == (
-                scheme not in ("torch_default", "data_weightnorm", "data_dependent")
+                scheme not in ("torch_default", "as_built", "data_weightnorm", "data_dependent")
             )
 
     @pytest.mark.parametrize("scheme", ["kaiming_normal", "torch_default"])

@@ -14,6 +14,7 @@ from safetensors.torch import save
 from initbench.config.schema import ExperimentConfig
 from initbench.data.locate import ResolvedDataset
 from initbench.data.preprocessing import PreparedData
+from initbench.models.model_factory import load_factory
 from initbench.models.network import Mode, Network
 from initbench.pretrain.initial_networks import is_layerwise_pretrained
 from initbench.pretrain.layerwise import Pretraining
@@ -57,6 +58,8 @@ class WorkerTask:
     """Where the process of the runner has the prepared data set; None if each worker prepares it."""
     origins: tuple[WeightSource, ...] = ()
     """Weight source of each run; empty if weights are drawn."""
+    model: str | None = None
+    """`module:function` that builds the nets, if they are nets of the user."""
 
     @cached_property
     def configs(self) -> tuple[ExperimentConfig, ...]:
@@ -92,6 +95,7 @@ def train(
 
     `runs_to_release` returns the number of runs that the training releases at its current step.
     """
+    load_factory(task.model)
     networks = [
         network
         for config, seed in zip(task.configs, task.seeds, strict=True)

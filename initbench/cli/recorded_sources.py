@@ -1,4 +1,4 @@
-"""Name the plug-in that a stored run got a component from, if the component is unknown now."""
+"""Name the plug-in or the function of the user that stored runs were made with, if a command lacks it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,25 @@ from initbench.store.run_directory import RUN
 
 MAX_RUNS = 200
 """Number of runs that are searched, the newest ones."""
+NO_FACTORY = "--model MODULE:FUNCTION"
+"""Part of the message that a net of the user lacks its function."""
+NO_DATA_FUNCTION = "--data-from MODULE:FUNCTION"
+"""Part of the message that data of the user lack their function."""
 
 
-def missing_plugins(error: InitbenchError, arguments: Sequence[str]) -> list[str]:
-    """Return a line for each unknown name of an error that stored runs have from a plug-in.
+def recorded_sources(error: InitbenchError, arguments: Sequence[str]) -> list[str]:
+    """Return a line for each unknown name that stored runs have from a plug-in, or for missing nets and data.
 
     Args:
-        error: An error of a command. Only those of unknown names are considered.
+        error: An error of a command. Only unknown names, missing nets and missing data are considered.
         arguments: Arguments of the command. The runs of its config files are searched first, then the
             newest runs of the store.
     """
+    if NO_DATA_FUNCTION in str(error):
+        return _recorded_data(arguments)
     names = _unknown_components(error)
     if not names:
-        return []
+        return _recorded_model(arguments) if NO_FACTORY in str(error) else []
     lines: dict[str, str] = {}
     for entry in _recorded_entries(arguments):
         name = entry["name"]
@@ -42,6 +48,24 @@ def missing_plugins(error: InitbenchError, arguments: Sequence[str]) -> list[str
     return list(lines.values())
 
 
+def _recorded_model(arguments: Sequence[str]) -> list[str]:
+    """Return a line with the function that built the nets of stored runs, those of the config first."""
+    for record in _records(arguments):
+        if entry := record.get("custom_model"):
+            source = f"--model {entry['function']} of module {entry['module']}, code {entry['code']}"
+            return [f"the stored runs of {record['experiment']} were made with {source}"]
+    return []
+
+
+def _recorded_data(arguments: Sequence[str]) -> list[str]:
+    """Return a line with the function that returned the data of stored runs, those of the config first."""
+    for record in _records(arguments):
+        if entry := record.get("custom_data"):
+            source = f"--data-from {entry['function']}"
+            return [f"the stored runs of {record['experiment']} were trained on data of {source}"]
+    return []
+
+
 def _unknown_components(error: InitbenchError) -> set[str]:
     """Return the names of components that the error says are unknown."""
     if isinstance(error, ConfigError):
@@ -50,12 +74,18 @@ def _unknown_components(error: InitbenchError) -> set[str]:
 
 
 def _recorded_entries(arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield the entries of plug-ins that run.json files have recorded; unreadable files are skipped."""
+    """Yield the entries of plug-ins that run.json files have recorded."""
+    for record in _records(arguments):
+        yield from record.get("plugins") or ()
+
+
+def _records(arguments: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the contents of run.json files; unreadable files are skipped."""
     for path in (*_records_beside(arguments), *_newest_records(_store_root(arguments))):
         with suppress(OSError, ValueError):
             record = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(record, dict) and record.get("plugins") and find_defect(record) is None:
-                yield from record["plugins"]
+            if isinstance(record, dict) and find_defect(record) is None:
+                yield record
 
 
 def _records_beside(arguments: Sequence[str]) -> Iterator[Path]:
