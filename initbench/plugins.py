@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import Distribution, EntryPoint, distributions, packages_distributions
+from importlib.metadata import Distribution, EntryPoint, entry_points, packages_distributions
 from pathlib import Path
 from types import ModuleType
 
@@ -199,17 +199,11 @@ def _once(name: str) -> Iterator[bool]:
 @cache
 def _installed() -> Mapping[str, tuple[EntryPoint, ...]]:
     """Return the entry points of plug-ins by group, sorted by distribution and name."""
-    groups: dict[str, list[EntryPoint]] = {}
-    names: set[str] = set()
-    for distribution in distributions():  # the first one of a name is the one that is imported
-        if distribution.name not in names:
-            names.add(distribution.name)
-            for point in distribution.entry_points:
-                if point.group.startswith(GROUP_PREFIX):
-                    groups.setdefault(point.group, []).append(point)
+    points = entry_points()  # of several distributions of a name, only those of the one that is imported
     return {
-        group: tuple(sorted(points, key=lambda point: (_title(point.dist), point.name)))
-        for group, points in groups.items()
+        group: tuple(sorted(points.select(group=group), key=lambda point: (_title(point.dist), point.name)))
+        for group in points.groups
+        if group.startswith(GROUP_PREFIX)
     }
 
 

@@ -109,7 +109,7 @@ def batch_statistics(x: Tensor) -> BatchStatistics | None:
         mean=float(entries.mean()),
         low=float(entries.min()),
         high=float(entries.max()),
-        signal=signal_variance(entries),
+        signal=signal_variance(entries, q),
         column=column,
         column_q=column_q or q,
         columns=count,

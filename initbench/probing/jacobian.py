@@ -50,19 +50,24 @@ def jacobians_of(logits: Tensor, outputs_by_layer: Mapping[int, Tensor]) -> dict
     """
     if not outputs_by_layer:
         return {}
-    rows = [
-        torch.autograd.grad(output, list(outputs_by_layer.values()), retain_graph=True, allow_unused=True)
-        for output in logits[:, :LOGITS].sum(0)
-    ]
+    by_layer = _all_gradients(logits[:, :LOGITS].sum(0), list(outputs_by_layer.values()))
     return {
-        index: _summary(torch.stack(columns, dim=1))
-        for index, columns in zip(outputs_by_layer, zip(*rows, strict=True), strict=True)
-        if all(column is not None for column in columns)
+        index: _summary(jacobian)
+        for index, jacobian in zip(outputs_by_layer, by_layer, strict=True)
+        if jacobian is not None
     }
+
+
+def _all_gradients(values: Tensor, inputs: list[Tensor]) -> list[Tensor | None]:
+    """Return the gradients of all values (logits,) by each input (B, …), as (B, logits, …), in one pass."""
+    rows = torch.eye(len(values), dtype=values.dtype, device=values.device)
+    gradients = torch.autograd.grad(values, inputs, rows, is_grads_batched=True, allow_unused=True)
+    return [None if gradient is None else gradient.transpose(0, 1) for gradient in gradients]
 
 
 def _keep(outputs_by_layer: dict[int, Tensor], index: int) -> Callable[[nn.Module, object, Tensor], None]:
     def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        """Keep the output in the autograd graph."""
         outputs_by_layer[index] = output
 
     return hook

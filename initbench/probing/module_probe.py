@@ -23,6 +23,7 @@ from initbench.probing.initial_conditions import (
     largest_entry,
 )
 from initbench.probing.input_checks import BatchStatistics, batch_statistics
+from initbench.probing.layer_record import MeasuredLayer
 from initbench.probing.loss import Loss, ProbeLoss, are_probabilities, loss_of
 from initbench.probing.model_inputs import ModelInputs, as_inputs, unwrap_module
 from initbench.probing.model_outputs import real_outputs
@@ -123,19 +124,13 @@ class _RecordCollector:
 
     def activation(self, use: WeightUse, activation_input: Tensor | None, activation_output: Tensor) -> None:
         """Record the statistics of the activation that follows a weight."""
-        inputs = None if activation_input is None else use.units_on_axis_1(activation_input.detach()).double()
-        outputs = use.units_on_axis_1(activation_output.detach()).double()
-        activation = None if use.activation is None else use.activation.bound
-        statistics: dict[str, Any] = tensor_statistics.activation_statistics(inputs, outputs, activation)
-        if self._bins is not None:
-            statistics["histogram"] = (
-                tensor_statistics.scaled_histogram(outputs, statistics["q"], self._bins)
-                if activation is None
-                else tensor_statistics.histogram(outputs, activation.entry.histogram_range, self._bins)
-            )
-        if self._detail >= ProbeDetail.FULL:
-            statistics["effective_rank"] = tensor_statistics.effective_rank(outputs)
-        self.by_index[use.index]["act"] = statistics
+        self.by_index[use.index]["act"] = layer_record.activation_record(
+            None if activation_input is None else use.units_on_axis_1(activation_input.detach()),
+            use.units_on_axis_1(activation_output.detach()),
+            None if use.activation is None else use.activation.bound,
+            self._detail,
+            self._bins,
+        )
 
 
 def probe_module(
@@ -238,16 +233,16 @@ def _probe(module: nn.Module, task: _ProbeTask, bins: int | None, detail: ProbeD
             record["row_spread"] = spread
         record["below"], record["is_head"] = _index_below(use), not use.feeds
     _mark_branches(trace, records)
-    layers = [
-        layer_record.finish_record(
+    measured = [
+        MeasuredLayer(
             records.by_index[use.index],
             {"index": use.index, "name": use.name, "units": use.units},
             use.rows,
             None if gradient is None else use.gradient_rows(gradient),
-            detail or _DETAIL,
         )
         for use, gradient in zip(trace.uses, gradients, strict=True)
     ]
+    layers = layer_record.finish_records(measured, detail or _DETAIL)
     copies = [_count_copies(use, gradient) for use, gradient in zip(trace.uses, gradients, strict=True)]
     conditions = _conditions(module, task.inputs, trace, probe_loss, records.first_input)
     if not conditions.broken and not _is_finite(layers, probe_loss):

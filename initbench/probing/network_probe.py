@@ -27,6 +27,7 @@ from initbench.probing.initial_conditions import (
     broken_tensors,
 )
 from initbench.probing.jacobian import jacobian_statistics
+from initbench.probing.layer_record import MeasuredLayer
 from initbench.probing.running_statistics import capture_running_stat_gaps
 from initbench.probing.tensor_statistics import ProbeDetail
 from initbench.trace.torch_ops import norm_module
@@ -89,16 +90,16 @@ def probe(
             for index, jacobian in jacobian_statistics(network, parameters, buffers, x).items():
                 records[index]["jacobian"] = jacobian
     of_layer = dict(zip(needed_weights, gradients, strict=True))
-    return [
-        layer_record.finish_record(
+    measured = [
+        MeasuredLayer(
             records[layer.index],
             {"index": layer.index, "name": layer.name, "units": weights[layer.index].shape[0]},
             weights[layer.index],
             of_layer.get(layer.index),
-            detail,
         )
         for layer in layers
     ]
+    return layer_record.finish_records(measured, detail)
 
 
 def _layers_with_gradient(records: Mapping[int, dict[str, Any]], detail: ProbeDetail) -> list[int]:
@@ -125,6 +126,7 @@ def _weights(layers: list[WeightLayer], parameters: Tensors) -> Iterator[dict[in
 
     def keep(index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            """Keep the computed weight."""
             weights[index] = output
 
         return hook
@@ -160,16 +162,16 @@ def _hooks(
     bins: int,
     detail: ProbeDetail,
 ) -> Iterator[None]:
+    """Record the statistics of every layer of a pass inside of the block in `records`, by index."""
+    layer_bins = bins if detail >= ProbeDetail.EVALUATION else None
+
     def pre(layer: WeightLayer) -> Callable[[nn.Module, object, Tensor], None]:
         """Return a hook that records the pre-activation of the layer."""
 
         def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            """Record the pre-activation, and its gradient in the backward pass."""
             records[layer.index] = layer_record.start_record(
-                output,
-                output,
-                detail,
-                positions=output[0, 0].numel(),
-                bins=bins if detail >= ProbeDetail.EVALUATION else None,
+                output, output, detail, positions=output[0, 0].numel(), bins=layer_bins
             )
 
         return hook
@@ -178,16 +180,10 @@ def _hooks(
         """Return a hook that records the output of the activation after the layer."""
 
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            pre_activation, activation = inputs[0].detach().double(), output.detach().double()
-            statistics: dict[str, Any] = tensor_statistics.activation_statistics(
-                pre_activation, activation, network.activation
+            """Record the output of the activation."""
+            records[layer.index]["act"] = layer_record.activation_record(
+                inputs[0], output, network.activation, detail, layer_bins
             )
-            if detail >= ProbeDetail.EVALUATION:
-                span = network.activation.entry.histogram_range
-                statistics["histogram"] = tensor_statistics.histogram(activation, span, bins)
-            if detail >= ProbeDetail.FULL:
-                statistics["effective_rank"] = tensor_statistics.effective_rank(activation)
-            records[layer.index]["act"] = statistics
 
         return hook
 
@@ -235,6 +231,7 @@ def first_non_finite_layer(
 
     def watch(index: int) -> Callable[[nn.Module, object, Tensor], None]:
         def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            """Note the layer if its output is not finite."""
             if not bool(torch.isfinite(output).all()):
                 lost.append(index)
 

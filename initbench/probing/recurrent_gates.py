@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from initbench.components.activation import SATURATED_BELOW, bound
-from initbench.probing import tensor_statistics
+from initbench.probing import layer_record, tensor_statistics
 from initbench.probing.log_slopes import (
     VANISHING_RATIO,
     LogSlope,
@@ -19,6 +19,7 @@ from initbench.probing.log_slopes import (
     float32_floor,
     vanishing_slope,
 )
+from initbench.probing.tensor_statistics import ProbeDetail
 from initbench.trace.recurrent import Step
 from initbench.trace.weight_use import RecurrentLayer
 
@@ -113,20 +114,20 @@ def _over_steps(parts: Sequence[Tensor]) -> Tensor:
 
 def _record(parts: Sequence[Tensor]) -> dict[str, Any]:
     x = _over_steps(parts)
+    moments = tensor_statistics.moments(x)
     return {
-        "pre": {**tensor_statistics.moments(x), "signal": tensor_statistics.signal_variance(x)},
+        "pre": {**moments, "signal": tensor_statistics.signal_variance(x, moments["q"])},
         "act": None,
         "positions": float(len(parts)),
         "grad": {"pre_q": None},
-        "unit_spread": tensor_statistics.spread_over_units(tensor_statistics.channels_last(x)),
+        "unit_spread": tensor_statistics.spread_over_units(tensor_statistics.channels_last(x), moments["q"]),
     }
 
 
 def _activation(steps: Sequence[Step]) -> dict[str, Any]:
     """Return the statistics of the output of the layer, with the saturated shares of its gates."""
-    statistics: dict[str, Any] = dict(
-        tensor_statistics.activation_statistics(None, _over_steps([step.state for step in steps]), None)
-    )
+    states = _over_steps([step.state for step in steps])
+    statistics = layer_record.activation_record(None, states, None, ProbeDetail.DIAGNOSIS)
     gates = {}
     for name in steps[0].gates:
         activation = bound(name.split()[0])

@@ -55,6 +55,7 @@ def run_document(run: StoredRun) -> dict[str, Any]:
         "custom_model": record.get("custom_model"),
         "pretraining": record.get("pretraining"),
         "timings": record.get("timings"),
+        "evaluation_share": run.evaluation_share,
         "convergence": run.convergence,
         "snapshots": run.snapshots,
         "shifts": run.shifts,

@@ -56,6 +56,26 @@ def _cost(trained: Sequence[dict[str, Any]], kind: str) -> str:
     return f"{kind} auto-encoders on a fixed sample; per run: {steps}, {samples} samples, {seconds:.1f} s"
 
 
+_ACTIVITIES = ("pretrain", "train", "evaluate", "probe", "total")
+
+
+def timings_table(runs: Sequence[StoredRun]) -> RenderableType:
+    """Return the seconds that each run's cohort spent on updates, evaluations and probes."""
+    grid = TextTable(["Timings", *_ACTIVITIES, "share %"], left_aligned=("Timings",))
+    for run in runs:
+        timings = run.record.get("timings") or {}
+        seconds = [parse_number_or_none(timings.get(name)) for name in _ACTIVITIES]
+        cells = [text.DASH if value is None else f"{value:.2f}" for value in seconds]
+        grid.add([run.run_id, *cells, text.format_percent(run.evaluation_share, 1)])
+    if not any((run.record.get("timings") or {}).get("pretrain") for run in runs):
+        grid = grid.without(["pretrain"])
+    legend = (
+        "seconds of the whole cohort, whose runs train together; share: evaluations and probes relative to"
+        " the updates (train)"
+    )
+    return Group(grid.table(), Text(legend, style="dim"))
+
+
 _SHOWN = 4
 
 

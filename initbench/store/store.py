@@ -30,6 +30,7 @@ from initbench.store.run_directory import (
 )
 from initbench.store.run_patterns import matching_run_ids
 from initbench.store.stable_reads import directory_identity, read_stable_directory
+from initbench.store.strict_json import parse_number_or_none
 from initbench.store.summary_file import StoredSummary, read_summary
 from initbench.store.writer import (
     RunWriter,
@@ -59,6 +60,14 @@ class StoredRun:
     """One entry for each probe."""
     shifts: list[Record] = field(default_factory=list)
     """One entry for each update whose covariate shift was measured."""
+
+    @property
+    def evaluation_share(self) -> float | None:
+        """Time of evaluations and probes, relative to that of updates; None if there were no updates."""
+        timings = self.record.get("timings") or {}
+        seconds = [parse_number_or_none(timings.get(name)) for name in ("train", "evaluate", "probe")]
+        train, evaluate, probe = seconds
+        return (evaluate + probe) / train if train and evaluate is not None and probe is not None else None
 
 
 class Store:

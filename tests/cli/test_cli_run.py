@@ -139,6 +139,32 @@ def test_json_is_one_document_and_nothing_else(initbench: Any, write: Write) -> 
     assert json.loads(initbench("show", "tiny", "--json").out) == document
 
 
+def test_show_reports_the_share_of_evaluations_and_probes(initbench: Any, write: Write) -> None:
+    document = json.loads(initbench("run", write(seeds=2), "--json", "-q").out)
+    for run in document["runs"]:
+        seconds = run["timings"]
+        assert run["evaluation_share"] == (seconds["evaluate"] + seconds["probe"]) / seconds["train"]
+    shown = initbench("show", "tiny", "--timings")
+    assert shown.code == 0
+    heading, *lines = shown.out.splitlines()
+    assert heading.split() == ["Timings", "train", "evaluate", "probe", "total", "share", "%"]
+    for line, run in zip(lines, document["runs"], strict=False):
+        seconds = [run["timings"][name] for name in ("train", "evaluate", "probe", "total")]
+        share = f"{100 * run['evaluation_share']:.1f}"
+        assert line.split() == [run["run_id"], *(f"{value:.2f}" for value in seconds), share]
+
+
+def test_timings_of_a_run_without_updates_have_no_share(initbench: Any, write: Write) -> None:
+    initbench("run", write(), "-q")
+    (path,) = Path("runs").glob("*/run.json")
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["timings"] = None
+    path.write_text(json.dumps(record), encoding="utf-8")
+    (run,) = json.loads(initbench("show", "tiny", "--json").out)["runs"]
+    assert run["evaluation_share"] is None
+    assert initbench("show", "tiny", "--timings").code == 0
+
+
 def test_json_has_one_shape_whatever_is_shown(initbench: Any, write: Write) -> None:
     said = initbench("run", write("a"), write("b", seeds=2), "--json", "-q")
     both = json.loads(said.out)

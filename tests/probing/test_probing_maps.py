@@ -14,7 +14,7 @@ from initbench.components.activation import bound
 from initbench.models.build import build
 from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES
-from initbench.probing import network_probe, tensor_statistics
+from initbench.probing import layer_record, network_probe, tensor_statistics
 from initbench.probing.jacobian import jacobian_statistics
 from initbench.probing.layer_factors import predict_stack_factors
 from initbench.probing.log_slopes import VANISHING_RATIO
@@ -70,7 +70,7 @@ class TestMoments:
         act[:, 1] = 0
         act[:, 2, :4] = 0
         act[:5, 3] = 0
-        found = tensor_statistics.activation_statistics(act, act, bound("relu"))
+        found = layer_record.activation_record(act, act, bound("relu"), ProbeDetail.DIAGNOSIS)
         assert found["dead_fraction"] == 0.25
         assert found["zero_fraction"] == pytest.approx(float((act == 0).double().mean()), rel=1e-12)
 
