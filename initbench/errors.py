@@ -40,6 +40,11 @@ class UsageError(InitbenchError):
 class UnknownNameError(UsageError):
     """No registry entry has this name; the message suggests the nearest valid one."""
 
+    def __init__(self, message: str, component: str = "") -> None:
+        super().__init__(message)
+        self.component = component
+        """The name, if it is that of a component such as an init scheme."""
+
 
 class NameTakenError(UsageError):
     """A registry entry has a name or alias that another entry has."""
@@ -97,6 +102,8 @@ class ConfigIssue:
     key: str
     """Dotted path of the key, empty if the issue concerns the whole file."""
     problem: str
+    unknown_component: str = ""
+    """Name of a component, such as an init scheme, that is not registered, if that is the problem."""
 
     def __str__(self) -> str:
         return ": ".join(part for part in (self.where, self.key, self.problem) if part)

@@ -151,7 +151,7 @@ class Registry(Generic[E]):
         """Return the entry that `name` means, or raise UnknownNameError with the nearest name."""
         canonical = self.canonical_name(name)
         if canonical is None:
-            raise UnknownNameError(self.unknown_message(name))
+            raise UnknownNameError(self.unknown_message(name), name)
         return self._entries[canonical]
 
     def __iter__(self) -> Iterator[E]:

@@ -101,7 +101,8 @@ class Choice(Generic[E]):
             return PydanticCustomError("choice_missing", "{problem}", {"problem": problem, "at": self.tag})
         problem = self.registry.unknown_message(str(name))
         at = self.tag if not self.shorthand or len(value) > 1 else ""
-        return PydanticCustomError("choice_unknown", "{problem}", {"problem": problem, "at": at})
+        context = {"problem": problem, "at": at, "name": str(name)}
+        return PydanticCustomError("choice_unknown", "{problem}", context)
 
     def _errors_of_all_entries(self, value: dict[Any, Any]) -> Iterator[InitErrorDetails]:
         """Yield the errors of the other keys that are invalid for every entry."""

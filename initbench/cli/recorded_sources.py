@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +18,6 @@ MAX_RUNS = 200
 """Number of runs that are searched, the newest ones."""
 NO_FACTORY = "--model MODULE:FUNCTION"
 """Part of the message that a net of the user lacks its function."""
-_UNKNOWN = re.compile(r"unknown [a-z -]+ '([^']+)'")
 
 
 def recorded_sources(error: InitbenchError, arguments: Sequence[str]) -> list[str]:
@@ -30,9 +28,7 @@ def recorded_sources(error: InitbenchError, arguments: Sequence[str]) -> list[st
         arguments: Arguments of the command. The runs of its config files are searched first, then the
             newest runs of the store.
     """
-    if not isinstance(error, ConfigError | UnknownNameError):
-        return []
-    names = set(_UNKNOWN.findall(str(error)))
+    names = _unknown_components(error)
     if not names:
         return _recorded_model(arguments) if NO_FACTORY in str(error) else []
     lines: dict[str, str] = {}
@@ -53,6 +49,13 @@ def _recorded_model(arguments: Sequence[str]) -> list[str]:
             source = f"--model {entry['function']} of module {entry['module']}, code {entry['code']}"
             return [f"the stored runs of {record['experiment']} were made with {source}"]
     return []
+
+
+def _unknown_components(error: InitbenchError) -> set[str]:
+    """Return the names of components that the error says are unknown."""
+    if isinstance(error, ConfigError):
+        return {issue.unknown_component for issue in error.issues} - {""}
+    return {error.component} - {""} if isinstance(error, UnknownNameError) else set()
 
 
 def _recorded_entries(arguments: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -173,7 +173,8 @@ def _fault(location: ErrorLocation, entry: Any, where: Where, written_key: Writt
         problem = type_mismatch([entry])
     else:
         problem = issue_text(entry)
-    return ConfigIssue(where(path, code == "extra_forbidden"), dotted_key(path), problem)
+    unknown_component = str(ctx["name"]) if code == "choice_unknown" else ""
+    return ConfigIssue(where(path, code == "extra_forbidden"), dotted_key(path), problem, unknown_component)
 
 
 def _unknown_key(location: ErrorLocation, written: KeyPath) -> str:

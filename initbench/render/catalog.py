@@ -102,7 +102,7 @@ def find_entries(
         pair for pair in entries if normalize_name(name) in map(normalize_name, _spellings(pair[1]))
     ]
     if not matches:
-        raise UnknownNameError(_unknown(name, searched_kinds, is_one_kind=word is not None))
+        raise UnknownNameError(_unknown(name, searched_kinds, is_one_kind=word is not None), name)
     return matches
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from initbench.report.parameters import HIDDEN, HIDE_ROWS, LAYER, STEP, selected_layer_rule
 from initbench.report.report_runs import LayerRow
-from initbench.report.theme import row_channels
+from initbench.report.theme import log_axis, row_channels
 
 HEIGHT = 240
 LAYER_FIELD: dict[str, Any] = {"field": "layer", "title": "layer"}
@@ -34,7 +34,8 @@ class LineAxes:
 
 
 def line_chart(
-    rows: Sequence[LayerRow],
+    all_rows: Sequence[LayerRow],
+    records: Sequence[dict[str, Any]],
     axes: LineAxes,
     *,
     transforms: Sequence[dict[str, Any]] = (),
@@ -43,18 +44,22 @@ def line_chart(
     """Return the specification of a line chart.
 
     Args:
-        rows: The rows that have data, for their styles.
+        all_rows: The rows of the report, for the styles of those that have records.
+        records: The data.
         axes: The axes.
         transforms: Transforms that select the records to draw, after hidden rows are removed.
         tooltip: Fields of a tooltip between the row and the value.
     """
+    rows = rows_with_records(all_rows, records)
     scale: dict[str, Any] = {"type": "log", "nice": False, "padding": 10} if axes.is_log else {"zero": True}
     y = {
         "field": "value",
         "type": "quantitative",
         "title": axes.y_title,
         "scale": scale,
-        "axis": {"tickCount": 5, "format": "~g", "grid": True},
+        "axis": log_axis(record["value"] for record in records)
+        if axes.is_log
+        else {"tickCount": 5, "format": "~g", "grid": True},
     }
     x = {
         "field": axes.x,

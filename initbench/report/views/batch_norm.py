@@ -85,7 +85,8 @@ def _depth_figure(
         + (" Dashed: equal variances." if ideal is not None else ""),
         columns=columns_of(records, _DEPTH_COLUMNS),
         spec=line_chart(
-            rows_with_records(report.rows, records),
+            report.rows,
+            records,
             LineAxes("layer", statistic.axis, statistic.is_log, ideal),
             transforms=[AT_STEP],
             tooltip=[LAYER_FIELD, STEP_FIELD],

@@ -11,7 +11,7 @@ from initbench.analysis.stats.summary import summarise
 from initbench.render.run_sections import mean_shift
 from initbench.render.text import format_share, plural
 from initbench.report.figure import ReportFigure, columns_of, rounded
-from initbench.report.line_chart import LAYER_FIELD, STEP_FIELD, LineAxes, line_chart, rows_with_records
+from initbench.report.line_chart import LAYER_FIELD, STEP_FIELD, LineAxes, line_chart
 from initbench.report.report_runs import ReportRow, ReportRuns
 from initbench.store.store import StoredRun
 from initbench.store.strict_json import parse_number_or_none
@@ -123,7 +123,8 @@ def _depth_figure(
         " the smallest and largest seed. The input of the first layer is the data, which do not change.",
         columns=columns_of(records, _DEPTH_COLUMNS),
         spec=line_chart(
-            rows_with_records(report.rows, records),
+            report.rows,
+            records,
             LineAxes("layer", statistic.axis, is_log=False),
             tooltip=[LAYER_FIELD],
         ),
@@ -137,16 +138,18 @@ def _step_figure(
         key=f"shift-{statistic.key}-step",
         title=f"{statistic.title} against updates",
         takeaway=_takeaway(records, statistic, "measured updates", lambda record: record["layer"] is None),
-        caption=f"{statistic.meaning} ({report.provenance}). Lines are the {_MEAN_OF_LAYERS}, or the selected"
-        " layer. Points are means over seeds, bars the smallest and largest seed.",
+        caption=f"{statistic.meaning} ({report.provenance}). Lines are the {_MEAN_OF_LAYERS}."
+        " Points are means over seeds, bars the smallest and largest seed.",
         columns=columns_of(records, _STEP_COLUMNS),
         spec=line_chart(
-            rows_with_records(report.rows, records),
+            report.rows,
+            records,
             LineAxes("step", statistic.axis, is_log=True),
             transforms=[{"filter": "layer === null ? !isValid(datum.layer) : datum.layer === layer"}],
             tooltip=[{"field": "which", "title": "layer"}, STEP_FIELD],
         ),
         log_channels=("y",),
+        hint="If a layer is selected, lines are the values of that layer.",
     )
 
 

@@ -12,7 +12,7 @@ from initbench.report.figure import ReportFigure, columns_of, rounded
 from initbench.report.line_chart import rows_with_records
 from initbench.report.parameters import HIDDEN, HIDE_ROWS, LAYER, selected_layer_rule
 from initbench.report.report_runs import ReportRow, ReportRuns
-from initbench.report.theme import row_channels
+from initbench.report.theme import log_axis, row_channels
 from initbench.store.strict_json import parse_number_or_none
 
 _COLUMNS = ("row", "order", "layer", "start", "end", "remaining", "n")
@@ -79,7 +79,7 @@ def _spec(report: ReportRuns, records: Sequence[dict[str, Any]]) -> dict[str, An
         "type": "quantitative",
         "title": "reconstruction loss",
         "scale": {"type": "log", "nice": False, "padding": 10},
-        "axis": {"tickCount": 5, "format": "~g"},
+        "axis": log_axis(record[name] for record in records for name in ("start", "end")),
     }
     x = {
         "field": "x",

@@ -164,7 +164,7 @@ def _spec(
             },
             {
                 "transform": [{"filter": "datum.n > 0 && datum.diverged == datum.n"}],
-                "mark": {"type": "point", "shape": "M-1,-1L1,1M1,-1L-1,1", "size": 700, "opacity": 0.22},
+                "mark": {"type": "point", "shape": "M-1,-1.6L1,.4M1,-1.6L-1,.4", "size": 250, "opacity": 0.4},
                 "encoding": {"stroke": {"value": "currentColor"}, "tooltip": tooltip},
             },
             {
@@ -183,7 +183,7 @@ def _spec(
             },
             {
                 "transform": [has_none],
-                "mark": {"type": "text", "fontStyle": "italic"},
+                "mark": {"type": "text", "fontStyle": "italic", "dy": 12, "baseline": "middle"},
                 "encoding": {"text": {"field": "words"}},
             },
         ],
