@@ -81,9 +81,11 @@ class TrainOptions(Section):
     eval_every: int | None = Field(default=None, ge=1, le=MAX_COUNT)
     """Updates between evaluations; null for ten evaluations, spread evenly over the budget."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Precision of the layers in training and evaluation. bf16 can be twice as fast and gives other numbers.
+    """Precision of matrix products in training and evaluation; bf16 gives other numbers.
 
-    Weights, losses and probes are float32 in either case."""
+    Weights, norm statistics, losses, the optimizer and probes are float32 in either case. On a processor with
+    bf16 instructions, bf16 is faster for stacked runs of nets without norm layers, and slower for a single
+    run of a narrow net."""
 
     @model_validator(mode="before")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from initbench.components.activation import ACTIVATIONS
@@ -31,8 +32,18 @@ def normed_units(options: FamilyOptions, width: int) -> int:
 
 
 def norm_layer(options: FamilyOptions, width: int) -> nn.Module | None:
-    """Return the norm layer for a layer of `width` units; None if the norm inserts no module."""
-    return NORMS[options.norm.name].build(normed_units(options, width), options.norm)
+    """Return the norm layer for a layer of `width` units; None if the norm inserts no module.
+
+    It computes in float32 after a product in bf16: sums over a batch need more than its eight bits.
+    """
+    norm = NORMS[options.norm.name].build(normed_units(options, width), options.norm)
+    if norm is not None:
+        norm.register_forward_pre_hook(_widen_bf16)
+    return norm
+
+
+def _widen_bf16(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(x.float() if x.dtype is torch.bfloat16 else x for x in inputs)
 
 
 def activation_layer(options: FamilyOptions, width: int) -> nn.Module:

@@ -14,6 +14,6 @@ class Linear(nn.Linear):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer."""
+        """Apply the layer. The output has the precision of the product, which under autocast is bf16."""
         product = (self.weight @ x.mT).mT
-        return product if self.bias is None else product + self.bias
+        return product if self.bias is None else product + self.bias.to(product.dtype)

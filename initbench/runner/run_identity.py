@@ -77,8 +77,6 @@ def training_mode(config: ExperimentConfig, device: torch.device) -> Mode:
     """
     if device.type != "cpu":
         return "vmap" if FAMILIES[config.model.family].stacks_on_gpu else "single"
-    if config.train.precision != "fp32":  # the rounding of bf16 products depends on the stack size
-        return "single"
     autoencoder = options_of(config.init.scheme)
     sizes = [config.train.batch_size, EVALUATION_CHUNK, autoencoder.batch_size if autoencoder else None]
     form = form_of(config.data) or MIN_SAMPLE_SHAPE

@@ -37,6 +37,7 @@ from initbench.runner.workers.base import EXECUTORS, WorkerPool, WorkerPoolOptio
 from initbench.runner.workers.task import WorkerTask
 from initbench.store.run_directory import Record
 from initbench.train.loop import total_steps
+from initbench.train.matmul_precision import has_bf16_units
 
 CHECKPOINT_SECONDS = 15.0
 """Seconds between checkpoints: an interrupted run loses about this much work at most."""
@@ -55,6 +56,7 @@ class Runner:
         seconds = self._budget.max_seconds
         self._end = None if seconds is None else time.monotonic() + seconds
         self._stopped = False
+        self._slow_bf16_reported = False
         self._datasets = DatasetCache()
         self._crews: dict[str, WorkerPool] = {}
 
@@ -103,6 +105,7 @@ class Runner:
     def _train_wave(self, undertakings: Sequence[PendingExperiment]) -> None:
         if not undertakings:
             return
+        self._report_slow_bf16([pending.config for pending in undertakings])
         name, workers = self._choose_executor(undertakings)
         crew = self._worker_pool(name)
         groups = _make_batches(undertakings, workers)
@@ -121,6 +124,16 @@ class Runner:
                 raise
             self._stopped = True
         self._stopped = self._stopped or self._left == 0
+
+    def _report_slow_bf16(self, configs: Sequence[ExperimentConfig]) -> None:
+        """Say once that the processor does not multiply in bf16, if a config asks for it."""
+        wanted = any(config.train.precision == "bf16" for config in configs)
+        if self._slow_bf16_reported or not wanted or self._workplace.device.type != "cpu" or has_bf16_units():
+            return
+        self._slow_bf16_reported = True
+        self._workplace.source.notify(
+            "this processor has no bf16 instructions: train.precision=bf16 works, but fp32 is faster"
+        )
 
     def _check_deadline(self) -> None:
         if self._end is not None and time.monotonic() >= self._end:

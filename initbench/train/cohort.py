@@ -23,6 +23,7 @@ from initbench.models.freezing import layer_tensors
 from initbench.models.network import Mode, Network
 from initbench.registry import Options
 from initbench.train.checkpoint import Checkpoint, cpu_copies
+from initbench.train.matmul_precision import bf16_stack_of_one_differs
 from initbench.train.param_groups import StackedOptimizer
 
 EVALUATION_CHUNK = 512
@@ -43,7 +44,7 @@ class StackedRuns:
         optimizer: Options,
         weight_decay: float = 0.0,
     ) -> None:
-        self._mode = mode
+        self._mode, self._device = mode, device
         self.parameters: dict[str, Tensor] = {
             name: p.detach().to(device).requires_grad_(name in lr_factors) for name, p in parameters.items()
         }  # (K, P)
@@ -149,6 +150,24 @@ class Cohort(StackedRuns):
         """Number of runs still in the cohort, K."""
         return next(iter(self.parameters.values())).shape[0]
 
+    @property
+    def _bf16(self) -> bool:
+        return self.options.precision == "bf16"
+
+    @property
+    def _stacked_bf16_on_cpu(self) -> bool:
+        return self._bf16 and self._mode == "vmap" and self._device.type == "cpu"
+
+    def each(self, function: Callable[..., Any], data_dims: tuple[int | None, ...]) -> Callable[..., Any]:
+        """Return `function` of one run for all runs, as `StackedRuns.each` does.
+
+        On a CPU whose bf16 products of one run differ from those of a stack, one run is stacked with a copy.
+        """
+        stacked = super().each(function, data_dims)
+        if self._stacked_bf16_on_cpu and self.size == 1 and bf16_stack_of_one_differs():
+            return _with_copy(stacked, data_dims)
+        return stacked
+
     def loss(self, logits: Tensor, y: Tensor) -> Tensor:
         """Return the mean cross-entropy of a batch, with the label smoothing of the config."""
         return cross_entropy(logits, y, label_smoothing=self.options.label_smoothing)
@@ -188,7 +207,11 @@ class Cohort(StackedRuns):
 
         In training mode norm layers write to `buffers`.
         """
-        loss, correct = self.each(self._score_one, (None, None))(self.parameters, buffers, x, y)
+        # With one batch for all runs, torch would multiply by all weights at once, as one matrix whose number
+        # of rows depends on the number of runs; in bf16 the rounding follows it.
+        x_dim = 0 if self._stacked_bf16_on_cpu else None
+        x = x if x_dim is None else x.expand(self.size, *x.shape)
+        loss, correct = self.each(self._score_one, (x_dim, None))(self.parameters, buffers, x, y)
         return loss, correct
 
     def keep(self, alive: Sequence[int]) -> None:
@@ -213,11 +236,29 @@ class Cohort(StackedRuns):
         return cross_entropy(logits, y, reduction="none").double(), torch.where(is_finite, correct, torch.nan)
 
     def forward(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
-        """Return the logits of one run in float32, in any precision of the layers."""
-        bf16 = self.options.precision == "bf16"
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
+        """Return the logits of one run in float32, in any precision of the products."""
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self._bf16):
             logits = self.skeleton.logits({**parameters, **buffers}, x)
         return logits.float()
+
+
+def _with_copy(stacked: Callable[..., Any], data_dims: tuple[int | None, ...]) -> Callable[..., Any]:
+    """Return `stacked` for a stack of one run: it computes two equal runs and drops the second result."""
+
+    def doubled(parameters: dict[str, Tensor], buffers: dict[str, Tensor], *data: Tensor) -> Any:
+        both = {name: _twice(b) for name, b in buffers.items()}
+        batch = (x if dim is None else _twice(x) for x, dim in zip(data, data_dims, strict=True))
+        result = stacked({name: _twice(p) for name, p in parameters.items()}, both, *batch)
+        for name, buffer in buffers.items():
+            buffer.copy_(both[name][:1])  # norm layers write to their buffers
+        return result[:1] if isinstance(result, Tensor) else tuple(part[:1] for part in result)
+
+    return doubled
+
+
+def _twice(tensor: Tensor) -> Tensor:
+    """Stack a tensor (1, …) with a copy of itself that has no gradient."""
+    return torch.cat([tensor, tensor.detach()])
 
 
 def _rows(parameter: Tensor, index: Tensor) -> Tensor:

@@ -30,6 +30,33 @@ def onednn_keeps_fp32() -> bool:
     return worst < FP32_ERROR * float(exact.square().mean().sqrt())
 
 
+def has_bf16_units() -> bool:
+    """Return whether the processor reports instructions that multiply in bf16, as AVX512-BF16 and AMX do."""
+    return any(has and "bf16" in name for name, has in torch.cpu.get_capabilities().items())
+
+
+@cache
+def bf16_stack_of_one_differs() -> bool:
+    """Return whether this CPU may round a bf16 product of a stack of one unlike that of a larger stack.
+
+    oneDNN's kernels for AMX divide a sum in another way if there is one product. Half of the terms of these
+    sums cancel the other half, so what remains is rounding alone, which shows the order of summation.
+    """
+    return any(
+        _one_differs(*sizes) for sizes in ((30, 1024, 53), (32, 784, 128), (48, 48, 100), (16, 36, 192))
+    )
+
+
+def _one_differs(rows: int, terms: int, columns: int) -> bool:
+    stream = torch.Generator().manual_seed(0)
+    a = torch.randn(2, rows, terms // 2, generator=stream)
+    b = torch.randn(2, terms // 2, columns, generator=stream)
+    order = torch.randperm(terms, generator=stream)
+    a, b = torch.cat([a, a], 2)[..., order].bfloat16(), torch.cat([b, -b], 1)[:, order].bfloat16()
+    layouts = [(a, b), (a.mT.contiguous().mT, b), (a, b.mT.contiguous().mT)]
+    return any(not torch.equal((left @ right)[:1], left[:1] @ right[:1]) for left, right in layouts)
+
+
 @contextmanager
 def _matmul_precision(precision: str) -> Iterator[None]:
     previous = torch.get_float32_matmul_precision()

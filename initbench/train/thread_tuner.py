@@ -39,7 +39,7 @@ def usable_threads() -> int:
 
 def _products(x: torch.Tensor, units: int) -> tuple[torch.Tensor, ...]:
     """Return the products of a forward and backward pass of a layer of `units`, for x (1, B, features)."""
-    weight = torch.linspace(-1.0, 1.0, units * x.shape[2]).sin().view(1, units, x.shape[2])
+    weight = torch.linspace(-1.0, 1.0, units * x.shape[2]).sin().view(1, units, x.shape[2]).to(x.dtype)
     h = x @ weight.mT
     return h, h @ weight, h.mT @ x, x[..., :8].mT @ h
 
@@ -57,7 +57,8 @@ def products_agree() -> bool:
         with true_fp32(torch.device("cpu")):
             for threads in (1, MAX_THREADS):
                 torch.set_num_threads(threads)
-                products.append([part for units in (128, 10, 4) for part in _products(x, units)])
+                inputs = (x, x.bfloat16())
+                products.append([p for x in inputs for units in (128, 10, 4) for p in _products(x, units)])
     finally:
         torch.set_num_threads(previous)
     return all(torch.equal(*pair) for pair in zip(*products, strict=True))

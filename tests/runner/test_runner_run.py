@@ -18,7 +18,7 @@ from initbench.data.locate import resolve_dataset
 from initbench.data.preprocessing import preprocess
 from initbench.errors import DataError, DeviceError, StoreError, Terminated, UsageError
 from initbench.models.build import build
-from initbench.runner import batching
+from initbench.runner import batching, runner
 from initbench.runner.device import resolve_device
 from initbench.runner.plan import ExperimentOutcome, RunContext, plan
 from initbench.runner.run_identity import experiment_identity, training_mode
@@ -468,3 +468,32 @@ def test_bf16_is_another_computation(make_config: Any, execute: Any, workplace: 
     assert all(a == pytest.approx(b, rel=0.05) for a, b in losses)
     again, _ = execute(make_config(seeds=2, train={"precision": "bf16"}), rerun=True)
     assert workplace.store.read(again.run_ids[0]).convergence == other.convergence
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("device", [CPU, torch.device("cuda", 0)])
+def test_the_mode_is_that_of_the_config_and_device(
+    make_config: Any, precision: str, device: torch.device
+) -> None:
+    model = {"family": "cnn", "depth": 4, "width": 8}
+    data = {"name": "mnist"}
+    assert training_mode(make_config(train={"precision": precision}), device) == "vmap"
+    convolutions = make_config(model=model, data=data, train={"precision": precision})
+    assert training_mode(convolutions, device) == ("single" if device == CPU else "vmap")
+
+
+@pytest.mark.parametrize(("precision", "has_units"), [("bf16", False), ("bf16", True), ("fp32", False)])
+def test_a_processor_without_bf16_is_reported_once(
+    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, has_units: bool
+) -> None:
+    said: list[str] = []
+    source = DataSource(root=tmp_path / "data", offline=True, notify=said.append)
+    context = RunContext(store=Store(tmp_path / "runs"), source=source, device=CPU, workers=1)
+    monkeypatch.setattr(runner, "has_bf16_units", lambda: has_units)
+    train = {"precision": precision, "steps": 2}
+    with runner.Runner(context, Silent()) as trainer:
+        for name in ("one", "two"):
+            trainer.run([make_config(name=name, train=train)])
+    expected = [] if has_units or precision == "fp32" else [said[0]]
+    assert said == expected
+    assert all("no bf16 instructions" in sentence for sentence in said)

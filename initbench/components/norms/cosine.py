@@ -20,6 +20,7 @@ class CosineNormOptions(EpsOptions):
 
 
 def _unit_rows(rows: Tensor, options: CosineNormOptions) -> Tensor:
+    rows = rows.float() if rows.dtype is torch.bfloat16 else rows  # its lengths are sums
     if options.centered:
         rows = rows - rows.mean(1, keepdim=True)
     return rows * torch.rsqrt(rows.square().sum(1, keepdim=True) + options.eps)
