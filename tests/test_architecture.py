@@ -19,6 +19,7 @@ FLOORS = (
     "optional_packages",
     "plugins",
     "registry",
+    "user_functions",
     "registry_choice",
     "machine",
     "rng",

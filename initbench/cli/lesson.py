@@ -10,6 +10,7 @@ import typer
 from initbench.cli.batch import exit_with_failures, process_or_skip
 from initbench.cli.compare import is_ascii
 from initbench.cli.completion import complete_lessons
+from initbench.cli.custom_data import DataFrom, use_data
 from initbench.cli.custom_model import TrainedModelOption, use_model
 from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict, print_verdicts
 from initbench.cli.options import DataDir, Json, Notes, Plugins, RunsDir, runs_root
@@ -77,6 +78,7 @@ FirstSeed = Annotated[
 def lesson(
     arguments: Arguments = None,
     model: TrainedModelOption = None,
+    data_from: DataFrom = None,
     every: Every = False,
     data: DataName = None,
     first_seed: FirstSeed = None,
@@ -107,9 +109,13 @@ def lesson(
     worker_options = WorkerOptions(device, executor, workers, worker_memory)
     if arguments or every:
         start_workers_early(worker_options)
-    lessons, is_list = _load_lessons(use_model(model, arguments or []), data, first_seed, every=every)
+    lessons, is_list = _load_lessons(
+        use_data(data_from, use_model(model, arguments or [])), data, first_seed, every=every
+    )
     check_report_file(report, {LIST_COMMAND: is_list})
-    context = build_run_context(Store(runs_root(runs_dir)), worker_options, data_dir, offline=offline)
+    context = build_run_context(
+        Store(runs_root(runs_dir)), worker_options, data_dir, offline=offline, data_from=data_from
+    )
     if is_list:
         _print_list(lessons, context, json_output=json_output)
         return

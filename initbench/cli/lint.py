@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from initbench.cli.custom_data import DataFrom, import_data_function, use_data
 from initbench.cli.custom_model import (
     CONFIG_HAS_DATA,
     BatchOption,
@@ -38,6 +39,7 @@ def lint(
     model: ModelOption = None,
     shape: InputOption = None,
     data: DataOption = None,
+    data_from: DataFrom = None,
     batch: BatchOption = None,
     fail_on: Annotated[
         list[str] | None,
@@ -61,7 +63,13 @@ def lint(
     from initbench.diagnostics.lint_report import lint_nets
 
     _check_codes(fail_on or [])
-    source = DataSource(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
+    arguments = use_data(data_from, arguments or [])
+    source = DataSource(
+        root=data_root(data_dir),
+        offline=offline,
+        notify=lambda m: typer.echo(m, err=True),
+        function=import_data_function(data_from),
+    )
     if model is not None and not has_config(arguments or []):
         nets: NetSource = parse_custom_model(model, arguments or [], shape, data, batch).nets(source)
     elif shape is not None or data is not None or batch is not None:

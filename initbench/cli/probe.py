@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from initbench.cli.custom_data import DataFrom, import_data_function, use_data
 from initbench.cli.custom_model import (
     CONFIG_HAS_DATA,
     BatchOption,
@@ -60,6 +61,7 @@ def probe(
     model: ModelOption = None,
     shape: InputOption = None,
     data: DataOption = None,
+    data_from: DataFrom = None,
     batch: BatchOption = None,
     depths: Annotated[
         str | None,
@@ -90,7 +92,13 @@ def probe(
     _check_combination(model, axes, depths, train_steps)
     is_module = model is not None and not has_config(arguments)
     check_report_file(report)
-    source = DataSource(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
+    arguments = use_data(data_from, arguments or [])
+    source = DataSource(
+        root=data_root(data_dir),
+        offline=offline,
+        notify=lambda m: typer.echo(m, err=True),
+        function=import_data_function(data_from),
+    )
     if is_module:
         assert model is not None
         custom_model = parse_custom_model(model, arguments, shape, data, batch)

@@ -18,16 +18,20 @@ MAX_RUNS = 200
 """Number of runs that are searched, the newest ones."""
 NO_FACTORY = "--model MODULE:FUNCTION"
 """Part of the message that a net of the user lacks its function."""
+NO_DATA_FUNCTION = "--data-from MODULE:FUNCTION"
+"""Part of the message that data of the user lack their function."""
 
 
 def recorded_sources(error: InitbenchError, arguments: Sequence[str]) -> list[str]:
-    """Return a line for each unknown name that stored runs have from a plug-in, or for their missing net.
+    """Return a line for each unknown name that stored runs have from a plug-in, or for missing nets and data.
 
     Args:
-        error: An error of a command. Only unknown names and missing nets are considered.
+        error: An error of a command. Only unknown names, missing nets and missing data are considered.
         arguments: Arguments of the command. The runs of its config files are searched first, then the
             newest runs of the store.
     """
+    if NO_DATA_FUNCTION in str(error):
+        return _recorded_data(arguments)
     names = _unknown_components(error)
     if not names:
         return _recorded_model(arguments) if NO_FACTORY in str(error) else []
@@ -48,6 +52,15 @@ def _recorded_model(arguments: Sequence[str]) -> list[str]:
         if entry := record.get("custom_model"):
             source = f"--model {entry['function']} of module {entry['module']}, code {entry['code']}"
             return [f"the stored runs of {record['experiment']} were made with {source}"]
+    return []
+
+
+def _recorded_data(arguments: Sequence[str]) -> list[str]:
+    """Return a line with the function that returned the data of stored runs, those of the config first."""
+    for record in _records(arguments):
+        if entry := record.get("custom_data"):
+            source = f"--data-from {entry['function']}"
+            return [f"the stored runs of {record['experiment']} were trained on data of {source}"]
     return []
 
 

@@ -9,6 +9,7 @@ import typer
 
 from initbench.analysis.load_runs import load_run_summaries
 from initbench.cli.batch import exit_with_failures, process_or_skip
+from initbench.cli.custom_data import DataFrom, use_data
 from initbench.cli.custom_model import TrainedModelOption, use_model
 from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict, print_verdicts
 from initbench.cli.load_configs import load_experiments
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 def run(
     arguments: ConfigArguments,
     model: TrainedModelOption = None,
+    data_from: DataFrom = None,
     device: DeviceName = "auto",
     executor: ExecutorName = "auto",
     workers: Workers = None,
@@ -86,14 +88,16 @@ def run(
 
     check_report_file(report, {"--print-config": print_config})
     limits = RunLimits(max_seconds=parse_duration(max_time), rerun=rerun)
-    configs = load_experiments(use_model(model, arguments))
+    configs = load_experiments(use_data(data_from, use_model(model, arguments)))
     if print_config:
         _print_configs(configs)
         return
 
     names = [config.name for config in configs]
     gates = training_gates("run", fail_if, fail_unless, strict, junit_xml, fail_on, rows=names)
-    context = build_run_context(Store(runs_root(runs_dir)), worker_options, data_dir, offline=offline)
+    context = build_run_context(
+        Store(runs_root(runs_dir)), worker_options, data_dir, offline=offline, data_from=data_from
+    )
     outcomes: list[ExperimentOutcome] = []
     errors: list[InitbenchError] = []
     stored_runs: list[StoredRun] = []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from initbench.cli.compare import is_ascii
+from initbench.cli.custom_data import DataFrom, use_data
 from initbench.cli.custom_model import TrainedModelOption, use_model
 from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict, print_verdicts
 from initbench.cli.options import DataDir, Json, Notes, Plugins, RunsDir, runs_root
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
 def sweep(
     arguments: Arguments,
     model: TrainedModelOption = None,
+    data_from: DataFrom = None,
     dry_run: DryRun = False,
     print_config: PrintConfig = False,
     limit: Limit = None,
@@ -104,7 +106,9 @@ def sweep(
 
     check_report_file(report, {"--print-config": print_config, "--dry-run": dry_run})
     seconds = parse_duration(max_time)
-    sweep_config = _load_sweep(use_model(model, arguments), shard, skip_invalid=skip_invalid)
+    sweep_config = _load_sweep(
+        use_data(data_from, use_model(model, arguments)), shard, skip_invalid=skip_invalid
+    )
     if print_config:
         _print_configs(sweep_config)
         return
@@ -118,7 +122,9 @@ def sweep(
         rows=None if shard else [point.label for point in sweep_config.variants],  # a shard lacks some rows
         from_file=sweep_config.config.gates,
     )
-    context = build_run_context(Store(runs_root(runs_dir)), worker_options, data_dir, offline=offline)
+    context = build_run_context(
+        Store(runs_root(runs_dir)), worker_options, data_dir, offline=offline, data_from=data_from
+    )
     limits = RunLimits(fail_fast, seconds, limit, tuple(retry or ()), rerun, keep_failed=True)
     command = _SweepCommand(sweep_config, context, limits, shard, json_output, notes)
     if dry_run:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from initbench.cli.custom_data import import_data_function
 from initbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +54,12 @@ class WorkerOptions:
 
 
 def build_run_context(
-    store: Store, worker_options: WorkerOptions, data_dir: Path | None, *, offline: bool
+    store: Store,
+    worker_options: WorkerOptions,
+    data_dir: Path | None,
+    *,
+    offline: bool,
+    data_from: str | None = None,
 ) -> RunContext:
     """Build the context shared by all configs; its data source remembers data sets that are missing."""
     from initbench.data.dataset import DataSource
@@ -62,7 +68,12 @@ def build_run_context(
     from initbench.runner.plan import RunContext
 
     # Never silence the message of a fallback: the results are for other data than requested.
-    source = DataSource(root=data_root(data_dir), offline=offline, notify=lambda m: typer.echo(m, err=True))
+    source = DataSource(
+        root=data_root(data_dir),
+        offline=offline,
+        notify=lambda m: typer.echo(m, err=True),
+        function=import_data_function(data_from),
+    )
     device = resolve_device(worker_options.device)
     executor = None if worker_options.executor == "auto" else _executor(worker_options, device.type)
     workers = 1 if device.type == "cuda" and ":" in worker_options.device else worker_options.workers

@@ -18,6 +18,7 @@ from initbench.components.target import TargetKind
 from initbench.data.sampling_order import ORDER_PATTERN
 from initbench.errors import DataError
 from initbench.registry import MAX_COUNT, Options, Registry, RegistryEntry, Section
+from initbench.user_functions import UserFunction
 
 # At least 2: on the CPU, torch 2.14 interpolates incorrectly to a width of 1 with antialiasing.
 _Pixels = Annotated[int, Field(ge=2, le=4096)]
@@ -161,6 +162,10 @@ class DataSource:
         default_factory=dict, init=False, compare=False, repr=False
     )
     """Errors of unavailable data sets, by name and own options; these are not searched or reported again."""
+    function: UserFunction | None = None
+    """Function of `--data-from` that returns the data of `data.name=custom`; None if there is none."""
+    returned: dict[str, LocatedDataset] = field(default_factory=dict, init=False, compare=False, repr=False)
+    """Data that the function has returned, by its options; it is called once for equal options."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +202,8 @@ class LocatedDataset:
     """Function that reads the tensors; raises DataError for invalid contents. It can be pickled."""
     files: tuple[Path, ...] = ()
     """Files it is read from; empty for a generated set."""
+    function: str = ""
+    """Function of the user that returned it, `package.module:function`; empty for other sets."""
 
 
 class UnavailableError(DataError):

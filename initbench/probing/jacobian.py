@@ -59,7 +59,10 @@ def jacobians_of(logits: Tensor, outputs_by_layer: Mapping[int, Tensor]) -> dict
 
 
 def _all_gradients(values: Tensor, inputs: list[Tensor]) -> list[Tensor | None]:
-    """Return the gradients of all values (logits,) by each input (B, …), as (B, logits, …), in one pass."""
+    """Return the gradients of all values (logits,) by each input (B, …), as (B, logits, …), in one pass.
+
+    They are None for inputs that the values do not depend on.
+    """
     rows = torch.eye(len(values), dtype=values.dtype, device=values.device)
     gradients = torch.autograd.grad(values, inputs, rows, is_grads_batched=True, allow_unused=True)
     return [None if gradient is None else gradient.transpose(0, 1) for gradient in gradients]

@@ -59,7 +59,7 @@ def preflight(plan: Plan, seeds: tuple[int, ...], data: PreparedData, surroundin
     check_pretraining_inputs(config, data)
     transfers = describe_transfers(config, data, {seed: plan.origins[seed] for seed in seeds if plan.origins})
     steps = total_steps(config.train, len(data.train) // config.train.batch_size)
-    return Preflight(steps, {**_record(config, data), **surroundings}, transfers)
+    return Preflight(steps, {**_record(config, data), **_custom_data(plan), **surroundings}, transfers)
 
 
 def _record(config: ExperimentConfig, data: PreparedData) -> Record:
@@ -95,6 +95,12 @@ def _custom_model(config: ExperimentConfig) -> Record:
     factory = require_factory()
     code = factory_fingerprint(config)
     return {"custom_model": {"module": factory.module, "function": factory.attribute, "code": code}}
+
+
+def _custom_data(plan: Plan) -> Record:
+    """Return the function of the user that returned the data, if there is one."""
+    function = plan.resolved.located.function
+    return {"custom_data": {"function": function}} if function else {}
 
 
 def _samples(data: PreparedData) -> dict[str, int]:

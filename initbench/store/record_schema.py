@@ -302,6 +302,8 @@ _RUN_JSON = optional_keys(
     versions=nullable(is_mapping()),
     git=nullable(is_mapping()),
     plugins=nullable(is_list(_PLUGIN_ENTRY)),
+    class_names=nullable(is_list(is_text)),
+    custom_data=nullable(is_mapping(function=is_text)),
     custom_model=nullable(is_mapping(module=is_text, function=is_text, code=is_text)),
 )
 

@@ -23,7 +23,19 @@ BUILT_IN = [
     for registry, entry in all_entries()
     for check in entry_checks(registry, entry)
 ]
-FILES = {"cifar10", "cifar100", "mnist", "fashion_mnist", "kmnist", "npz", "idx", "images", "table", "tokens"}
+FILES = {
+    "cifar10",
+    "cifar100",
+    "mnist",
+    "fashion_mnist",
+    "kmnist",
+    "npz",
+    "idx",
+    "images",
+    "table",
+    "tokens",
+    "custom",
+}
 """Data sets that need files, so that their contents are not examined here."""
 
 

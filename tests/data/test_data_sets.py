@@ -26,6 +26,7 @@ from initbench.data.sets.npz import NpzOptions
 from initbench.data.sets.torchvision_sets import MD5, published_archive
 from initbench.errors import DataError
 from initbench.registry_choice import default_choice
+from initbench.user_functions import UserFunction
 
 
 def write_npz(path: Path, **changes: object) -> Path:
@@ -62,8 +63,12 @@ def located(entry: Dataset, tmp_path, idx_files, checksums, monkeypatch, put_on_
     for cifar in (cifar10(), cifar100()):
         cifar.publish(monkeypatch, b"")
         put_on_disk(tmp_path, cifar.files, cifar.folder)
-    source = DataSource(root=tmp_path, offline=True)
+    source = DataSource(root=tmp_path, offline=True, function=UserFunction("--data-from", "a:b", two_classes))
     return entry.locate(entry.options(name=entry.name, **write_user_files(entry.name, tmp_path)), source)
+
+
+def two_classes() -> tuple[np.ndarray, np.ndarray]:
+    return np.arange(24.0).reshape(12, 2), np.arange(12) % 2
 
 
 def write_user_files(name: str, root: Path) -> dict[str, str]:

@@ -12,13 +12,17 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from typer.testing import CliRunner
 
 import initbench
+from initbench.cli.main import app
+from initbench.cli.recorded_sources import NO_DATA_FUNCTION, recorded_sources
 from initbench.config.loading import load_config
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import DataSource
 from initbench.data.locate import resolve_dataset
 from initbench.data.preprocessing import preprocess
+from initbench.errors import UsageError
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own_data.md").read_text(encoding="utf-8")
 CONFIGS = {yaml.safe_load(text)["name"]: text for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)}
@@ -46,6 +50,11 @@ def write_mine() -> None:
     exec(re.search(r"```python\n(import numpy.*?)```", PAGE, re.DOTALL)[1], {})
 
 
+def write_spirals() -> None:
+    function = re.search(r"```python\n(import numpy as np\n\n\ndef make_data.*?)```", PAGE, re.DOTALL)[1]
+    Path("spirals.py").write_text(function, encoding="utf-8")
+
+
 def write_scans() -> None:
     rng = np.random.default_rng(0)
     Path("scans").mkdir()
@@ -62,6 +71,7 @@ WRITE: dict[str, Callable[[], None]] = {
     "novel": write_novel,
     "mine": write_mine,
     "scans": write_scans,
+    "spirals": write_spirals,
 }
 
 
@@ -81,6 +91,15 @@ def test_an_example_trains(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
         prepared = preprocess(resolve_dataset(data, DataSource(root=tmp_path)), data, "cpu")
         assert prepared.form.vocabulary == len(prepared.class_names)
         assert prepared.input_shape == (32,)
+        return
+    if name == "spirals":
+        command = re.search(r"```sh\ninitbench (.*?)\n```", PAGE)[1].replace("spirals.yaml", "example.yaml")
+        result = CliRunner().invoke(app, [*command.split(), "--workers", "1"])
+        assert result.exit_code == 0, result.output
+        with pytest.raises(UsageError, match=NO_DATA_FUNCTION) as caught:
+            initbench.run("example.yaml", device="cpu")
+        (line,) = recorded_sources(caught.value, ["run", "example.yaml"])
+        assert line == "the stored runs of spirals were trained on data of --data-from spirals:make_data"
         return
     (run,) = initbench.run("example.yaml", device="cpu")
     assert run.status == "finished"

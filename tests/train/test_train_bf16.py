@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from cohorts import CPU, DIM, OPTIMIZERS, nets, same, separable, train
+from cohorts import CLASSES, CPU, DIM, OPTIMIZERS, nets, same, separable, train
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from slices import each_once_fast
@@ -16,6 +16,7 @@ from torch import Tensor
 from initbench.components.activation import ACTIVATIONS
 from initbench.components.norm import NORMS
 from initbench.config.schema import ExperimentConfig
+from initbench.models.build import build
 from initbench.registry_choice import default_choice
 from initbench.runner.run_identity import training_mode
 from initbench.train import cohort as cohort_module
@@ -220,3 +221,23 @@ def step(cohort: Cohort, x: Tensor, y: Tensor) -> Tensor:
     losses = cohort.gradients(x, y)
     cohort.update(0.02)
     return losses
+
+
+def test_a_wide_run_alone_is_that_of_a_pair(make_config: Any) -> None:
+    """With 784 inputs and 200 units, AMX rounds single products differently: without the copy this fails."""
+    config = config_of(make_config, width=200, batch_size=48)
+    features, stream = 784, torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 48, features, generator=stream), torch.arange(96).view(2, 48) % CLASSES
+    split = torch.randn(600, features, generator=stream), torch.arange(600) % CLASSES
+    cohorts = []
+    for seeds in ([0, 1], [0]):
+        networks = [
+            build(config.model, config.init, input_shape=(features,), classes=CLASSES, seed=seed, batch=x[0])
+            for seed in seeds
+        ]
+        cohorts.append(Cohort(networks, config.train, "vmap", CPU))
+        for _ in range(4):
+            step(cohorts[-1], x[: len(seeds)], y[: len(seeds)])
+    pair, alone = cohorts
+    assert same(alone.run_state(0)[0], pair.run_state(0)[0])
+    assert [scores[0] for scores in alone.evaluate(*split)] == [scores[0] for scores in pair.evaluate(*split)]

@@ -41,7 +41,7 @@ class TableOptions(HeldOutOptions):
     test_path: str | None = Field(default=None, min_length=1)
     """Path of a file with test samples and the same columns; null to keep `test_fraction` of the rows."""
     target: str | None = Field(default=None, min_length=1)
-    """TypedColumn to predict; null for the last one."""
+    """Column to predict; null for the last one."""
     target_kind: Literal["auto", "classes", "real"] = "auto"
     """Kind of the target: `classes`, or `real` numbers for regression.
 
