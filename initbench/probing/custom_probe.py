@@ -108,7 +108,10 @@ def _jacobians(network: CustomNetwork, x: Tensor) -> dict[int, dict[str, float]]
             for index, output in observer.outputs.items()
             if index in feeding and len(output) == len(logits)  # a layer may join the axis of the samples
         }
-        return jacobians_of(logits, hidden)
+        try:
+            return jacobians_of(logits, hidden)
+        except RuntimeError:  # of an operation of the user without a rule for several gradients at once
+            return {}
 
 
 @torch.no_grad()
