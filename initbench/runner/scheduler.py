@@ -54,6 +54,11 @@ class _StartedBatch:
             self._timed[1:] = [(time.monotonic(), event.step)]
 
     @property
+    def awaits_release(self) -> bool:
+        """Whether runs will be released; a batch whose other runs have ended keeps its last one."""
+        return self.is_release_requested and len(self.recorder.open_runs) > 1
+
+    @property
     def seconds_saved(self) -> float:
         """Time by which the batch would end earlier if it released half of its runs; 0 if it is unknown.
 
@@ -137,7 +142,7 @@ class Scheduler:
         On a GPU a training would use the same device, or one on which the numbers may differ.
         """
         is_idle = not self._waiting and len(self._begun) < workers and self._crew.free_device() is not None
-        if not is_idle or any(begun.is_release_requested for begun in self._begun.values()):
+        if not is_idle or any(begun.awaits_release for begun in self._begun.values()):
             return
         on_cpu = {number: begun for number, begun in self._begun.items() if begun.device == "cpu"}
         saved = {number: begun.seconds_saved for number, begun in on_cpu.items()}
