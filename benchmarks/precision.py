@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.measurements import Measurement, measure_repeatedly, ratios
+from initbench.components.target import SampleShape
 from initbench.config.schema import ExperimentConfig
 from initbench.models.build import build
 from initbench.train.cohort import Cohort
@@ -60,8 +61,7 @@ def _cohort(runs: int, width: int, norm: str, precision: str) -> Cohort:
         build(
             config.model,
             config.init,
-            input_shape=(INPUTS,),
-            classes=CLASSES,
+            form=SampleShape((INPUTS,), CLASSES),
             seed=seed,
             batch=torch.randn(8, INPUTS),
         )

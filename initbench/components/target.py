@@ -6,6 +6,7 @@ Legend: N samples, D values or labels of a sample, T positions of a sequence, H 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -56,3 +57,30 @@ _PHRASES = {
     TargetKind.REAL: "real values",
     TargetKind.LABELS: "several labels of 0 or 1",
 }
+
+
+@dataclass(frozen=True)
+class SampleShape:
+    """Form of the inputs and targets of one sample; a net and a loss must fit both."""
+
+    shape: tuple[int, ...]
+    """Shape of an input: (C, H, W), (D,) or, for token ids, (T,)."""
+    outputs: int
+    """Number of outputs that a net needs, per position or pixel: the classes, real values or labels."""
+    target: TargetKind = TargetKind.CLASSES
+    target_shape: tuple[int, ...] = ()
+    """Shape of a target: () for one class index or value."""
+    vocabulary: int | None = None
+    """Number of token ids, if inputs are token ids (int64); None if they are real values (float32)."""
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the outputs for one sample: (C,), (T, C) or (C, H, W) for C classes, else the target's."""
+        match self.target:
+            case TargetKind.CLASSES:
+                return (self.outputs,)
+            case TargetKind.SEQUENCE:
+                return (*self.target_shape, self.outputs)
+            case TargetKind.DENSE:
+                return (self.outputs, *self.target_shape)
+        return self.target_shape or (self.outputs,)

@@ -196,7 +196,7 @@ def validate_data(
         return None, [fault for fault in issues if not _is_consequence(fault, refused)]
     if isinstance(config, ExperimentConfig) and (form := form_of(config.data)) is not None:
         try:
-            check(config.model, config.init, input_shape=form.shape, classes=form.outputs)
+            check(config.model, config.init, form=form)
         except ConfigError as error:
             return None, [
                 replace(fault, where=where(tuple(fault.key.split(".")), False)) for fault in error.issues

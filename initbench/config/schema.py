@@ -18,7 +18,8 @@ from initbench.components.loss import LOSSES, fitting_losses
 from initbench.components.norm import NORMS
 from initbench.components.optimizer import OPTIMIZERS
 from initbench.components.schedule import SCHEDULES
-from initbench.data.dataset import DATASETS, DataOptions, SampleShape, form_of
+from initbench.components.target import SampleShape
+from initbench.data.dataset import DATASETS, DataOptions, form_of
 from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES, FamilyOptions
 from initbench.registry import MAX_COUNT, MAX_NUMBER, Options, Section

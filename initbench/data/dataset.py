@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor
 
-from initbench.components.target import TargetKind
+from initbench.components.target import SampleShape, TargetKind
 from initbench.data.sampling_order import ORDER_PATTERN
 from initbench.errors import DataError
 from initbench.registry import MAX_COUNT, Options, Registry, RegistryEntry, Section
@@ -226,21 +226,6 @@ class UnavailableError(DataError):
             *(f"  {line}" for line in remedies),
         ]
         super().__init__("\n".join(lines))
-
-
-@dataclass(frozen=True)
-class SampleShape:
-    """Form of the inputs and targets of one sample; a net and a loss must fit both."""
-
-    shape: tuple[int, ...]
-    """Shape of an input: (C, H, W), (D,) or, for token ids, (T,)."""
-    outputs: int
-    """Number of outputs that a net needs, per position or pixel: the classes, real values or labels."""
-    target: TargetKind = TargetKind.CLASSES
-    target_shape: tuple[int, ...] = ()
-    """Shape of a target: () for one class index or value."""
-    vocabulary: int | None = None
-    """Number of token ids, if inputs are token ids (int64); None if they are real values (float32)."""
 
 
 @dataclass(frozen=True, kw_only=True)

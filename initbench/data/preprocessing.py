@@ -15,9 +15,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from initbench.components.target import TargetKind
+from initbench.components.target import SampleShape, TargetKind
 from initbench.data.augment import Augment
-from initbench.data.dataset import DataOptions, RawData, SampleShape, ShiftOptions, image_size
+from initbench.data.dataset import DataOptions, RawData, ShiftOptions, image_size
 from initbench.data.distribution_shift import apply_shift
 from initbench.data.labels import corrupt_labels, select_classes, split_labelled
 from initbench.data.locate import ResolvedDataset

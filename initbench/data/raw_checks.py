@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from initbench.components.target import TargetKind
-from initbench.data.dataset import DataOptions, RawData, SampleShape
+from initbench.components.target import SampleShape, TargetKind
+from initbench.data.dataset import DataOptions, RawData
 from initbench.errors import DataError
 
 _RANKS: Mapping[TargetKind, tuple[tuple[int, ...], str]] = {

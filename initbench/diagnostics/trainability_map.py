@@ -157,7 +157,7 @@ def config_at(config: ExperimentConfig, sigma_w: float, depth: int) -> Experimen
 def _meta_network(config: ExperimentConfig, data: PreparedData) -> Network:
     """Return the net on the device "meta", which has shapes and no values."""
     with torch.device("meta"):
-        return FAMILIES[config.model.family].build(config.model, data.input_shape, data.form.outputs)
+        return FAMILIES[config.model.family].build(config.model, data.form)
 
 
 def check_family(config: ExperimentConfig, data: PreparedData) -> None:

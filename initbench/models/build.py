@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from initbench.components.target import SampleShape
 from initbench.errors import UsageError
 from initbench.machine import failed_allocation_size
 from initbench.models.custom_network import CustomNetwork
@@ -15,7 +16,7 @@ from initbench.models.transfer_checks import check_transfer
 from initbench.rng import global_stream
 
 
-def check(model: FamilyOptions, init: InitOptions, *, input_shape: tuple[int, ...], classes: int) -> int:
+def check(model: FamilyOptions, init: InitOptions, *, form: SampleShape) -> int:
     """Check that the net can be built and initialised, and return the size of its parameters in bytes.
 
     No weight is drawn and nothing large is allocated: the net is built on the meta device.
@@ -23,10 +24,10 @@ def check(model: FamilyOptions, init: InitOptions, *, input_shape: tuple[int, ..
     Raises:
         ConfigError: If the net cannot be built; names the keys.
     """
-    FAMILIES[model.family].check(model, input_shape)
+    FAMILIES[model.family].check(model, form.shape)
     with torch.device("meta"):
         try:
-            network = build_outline(model, input_shape, classes)
+            network = build_outline(model, form)
         except (RuntimeError, OverflowError, TypeError) as error:
             if isinstance(error, RuntimeError) and failed_allocation_size(error) is None:
                 raise
@@ -41,22 +42,21 @@ def check(model: FamilyOptions, init: InitOptions, *, input_shape: tuple[int, ..
     return sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
 
 
-def build_outline(model: FamilyOptions, input_shape: tuple[int, ...], classes: int) -> Network:
+def build_outline(model: FamilyOptions, form: SampleShape) -> Network:
     """Return a net without numbers, on the device meta; a net of the user is on the CPU.
 
     Raises:
         ConfigError: If the net cannot be built.
     """
     with torch.device("meta"), global_stream(0, "outline"):
-        return FAMILIES[model.family].build(model, input_shape, classes)
+        return FAMILIES[model.family].build(model, form)
 
 
 def build(
     model: FamilyOptions,
     init: InitOptions,
     *,
-    input_shape: tuple[int, ...],
-    classes: int,
+    form: SampleShape,
     seed: int,
     batch: Tensor,
 ) -> Network:
@@ -67,13 +67,12 @@ def build(
     Args:
         model: Options of the model family.
         init: Options of the init.
-        input_shape: (C, H, W) or (D,).
-        classes: Number of classes.
+        form: Form of the samples.
         seed: Seed of the run.
-        batch: First batch of the run, (B, *input_shape).
+        batch: First batch of the run, (B, *form.shape).
     """
     with global_stream(seed, "build"):
-        network = FAMILIES[model.family].build(model, input_shape, classes)
+        network = FAMILIES[model.family].build(model, form)
         if isinstance(network, CustomNetwork):
             network.initialise(init, seed=seed, batch=batch)
         else:

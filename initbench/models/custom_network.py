@@ -12,6 +12,8 @@ from torch.func import functional_call
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from initbench.components.activation import BoundActivation, bound
+from initbench.components.loss import outputs_fit
+from initbench.components.target import SampleShape
 from initbench.errors import UsageError, reporting_user_code
 from initbench.models.apply_init import draw_targets, target_rules
 from initbench.models.init_targets import by_traced_name
@@ -26,14 +28,13 @@ TRIAL_SAMPLES = 4
 
 
 class CustomNetwork(Network):
-    """A module of the user. (B, …) → (B, classes).
+    """A module of the user. (B, …) → logits (B, classes), or outputs of the form that the targets need.
 
     Parameters, buffers and modules have the names that they have in the module of the user.
 
     Args:
         module: The module; its mode is set to training.
-        input_shape: Shape of a sample.
-        classes: Number of classes.
+        form: Form of the samples.
         activation: The activation of the config; None for the most frequent one of the module.
 
     Raises:
@@ -45,15 +46,14 @@ class CustomNetwork(Network):
     def __init__(
         self,
         module: nn.Module,
-        input_shape: tuple[int, ...],
-        classes: int,
+        form: SampleShape,
         activation: BoundActivation | None = None,
     ) -> None:
         super().__init__()
         _check_tensors(module)
         self.net = module
         super().train()
-        uses, heads = self._trace(input_shape, classes)
+        uses, heads = self._trace(form)
         self.activation = activation or _common_activation(uses)
         self._layers = {use.name: use.index for use in reversed(uses)}
         self._activated = {use.name for use in uses if use.activation is not None}
@@ -136,16 +136,17 @@ class CustomNetwork(Network):
             pairs = target_rules("init.scheme", self.net, init, self.activation, self._head)
             draw_targets(self.net, pairs, init, seed=seed, batch=batch)
 
-    def _trace(
-        self, input_shape: tuple[int, ...], classes: int
-    ) -> tuple[Sequence[WeightUse], Sequence[WeightUse]]:
-        """Return the weight uses of a pass of random samples, and those that are heads; check the logits."""
-        x = torch.randn(TRIAL_SAMPLES, *input_shape, generator=stream_generator(0, "trial"))
-        shape_text = _as_text(("B", *input_shape))
-        subject = f"the module cannot take the samples, float32 of shape {shape_text}:"
+    def _trace(self, form: SampleShape) -> tuple[Sequence[WeightUse], Sequence[WeightUse]]:
+        """Return the weight uses of a pass of random samples, and those that are heads; check the outputs."""
+        size, stream = (TRIAL_SAMPLES, *form.shape), stream_generator(0, "trial")
+        if form.vocabulary is None:
+            x, kind = torch.randn(size, generator=stream), "float32"
+        else:
+            x, kind = torch.randint(form.vocabulary, size, generator=stream), "int64"
+        subject = f"the module cannot take the samples, {kind} of shape {_as_text(('B', *form.shape))}:"
         with reporting_user_code(subject), torch.no_grad():
             returned, trace = trace_pass(self.net, x)
-        _check_logits(returned, classes)
+        _check_outputs(returned, form)
         if not trace.uses:
             raise UsageError("no layer of the module multiplies its input by a weight, so there is no init")
         return trace.uses, trace.heads
@@ -171,20 +172,26 @@ def _check_tensors(module: nn.Module) -> None:
         raise UsageError("the module has no trainable parameters")
 
 
-def _check_logits(returned: Any, classes: int) -> None:
-    """Raise UsageError unless the result of a pass is the logits of every sample."""
+def _check_outputs(returned: Any, form: SampleShape) -> None:
+    """Raise UsageError unless the result of a pass is the outputs that the targets need."""
+    what = "logits" if form.target.is_class_index else "outputs"
     if not isinstance(returned, Tensor):
         raise UsageError(
-            f"forward returns {type(returned).__name__}, and training needs a tensor of logits;"
+            f"forward returns {type(returned).__name__}, and training needs a tensor of {what};"
             " wrap the module in one that returns them"
         )
-    expected = (TRIAL_SAMPLES, classes)
-    if tuple(returned.shape) != expected or not returned.is_floating_point():
+    expected = form.output_shape
+    fits = tuple(returned.shape) == (TRIAL_SAMPLES, *expected)
+    if not form.target.is_class_index:
+        targets = torch.zeros(TRIAL_SAMPLES, *form.target_shape)
+        fits = returned.dim() > 0 and outputs_fit(returned, targets)
+    if not fits or not returned.is_floating_point():
         kind = "" if returned.is_floating_point() else f" of {str(returned.dtype).removeprefix('torch.')}"
         actual = ("B" if size == TRIAL_SAMPLES and not i else size for i, size in enumerate(returned.shape))
+        needs = f"{what} of {form.outputs} classes" if form.target.is_class_index else what
         raise UsageError(
-            f"forward returns a tensor{kind} of shape {_as_text(actual)}, and the logits of {classes} classes"
-            f" have shape {_as_text(('B', classes))}"
+            f"forward returns a tensor{kind} of shape {_as_text(actual)}, and the {needs}"
+            f" have shape {_as_text(('B', *expected))}"
         )
 
 

@@ -14,6 +14,7 @@ from torch.func import functional_call
 from initbench.components.activation import ACTIVATIONS, BoundActivation, bind
 from initbench.components.init_scheme import ResidualBranch
 from initbench.components.norm import NORMS
+from initbench.components.target import SampleShape
 from initbench.registry import Options, Registry, RegistryEntry, Section
 from initbench.registry_choice import Choice, default_choice
 
@@ -165,13 +166,13 @@ class FamilyOptions(Section):
 class Family(RegistryEntry):
     """A model family.
 
-    `build(options, input_shape, classes)` returns a Network with torch's default weights.
+    `build(options, form)` returns a Network with torch's default weights for samples of this form.
     `mode(options, batch_size, inputs, classes)` returns how runs train on a CPU: stacked, or one by one if
     stacking is slower or would change the last digits. `check(options, input_shape)` raises ConfigError,
     naming the keys, if the net cannot be built for samples of that shape.
     """
 
-    build: Callable[[Any, tuple[int, ...], int], Network]
+    build: Callable[[Any, SampleShape], Network]
     mode: Callable[[Any, int, int, int], Mode]
     stacks_on_gpu: bool = True
     """Whether runs are stacked on a GPU."""

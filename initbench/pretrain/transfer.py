@@ -78,7 +78,7 @@ def describe_transfers(
     config: ExperimentConfig, data: PreparedData, origins: Mapping[int, WeightSource]
 ) -> dict[int, dict[str, Any]]:
     """Return the transfer of each seed as plain data; raise ConfigError as `plan_transfer` does."""
-    network = build_outline(config.model, data.input_shape, data.form.outputs)
+    network = build_outline(config.model, data.form)
     transfers: dict[str, dict[str, Any]] = {}
     for origin in origins.values():
         if origin.sha256 not in transfers:

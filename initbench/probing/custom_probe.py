@@ -96,12 +96,17 @@ class _OutputObserver(SilentObserver):
 
 
 def _jacobians(network: CustomNetwork, x: Tensor) -> dict[int, dict[str, float]]:
-    """Return the statistics of ∂logits/∂h by index of the use, for those that the logits depend on."""
+    """Return the statistics of ∂logits/∂h by index of the use, for those that the logits depend on.
+
+    Outputs for positions or pixels have none, because their Jacobian has a row for each of them.
+    """
     observer = _OutputObserver()
     samples = MAP_JACOBIANS if has_maps(network.weight_layers()) else SAMPLES
     stream = global_stream(0, "jacobian", device=x.device)
     with preserve_state(network.module), torch.enable_grad(), stream:
         logits, trace = trace_pass(network.module.train(), x[:samples], observer)
+        if logits.dim() != 2:
+            return {}
         feeding = {use.index for use in trace.uses if use.feeds}
         hidden = {
             index: output

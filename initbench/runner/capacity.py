@@ -42,7 +42,7 @@ def check_network(config: ExperimentConfig, data: PreparedData, *, copies: int) 
         AllocationError: If there is not enough memory.
     """
     check_targets(config, data)
-    parameters = check(config.model, config.init, input_shape=data.input_shape, classes=data.form.outputs)
+    parameters = check(config.model, config.init, form=data.form)
     if data.train.x.device.type == "cpu":
         remedy = "choose a smaller model.width or model.depth"
         require_memory(copies * parameters, f"the net of {config.name}", remedy)

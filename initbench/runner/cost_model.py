@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from initbench.components.target import SampleShape
 from initbench.config.schema import ExperimentConfig
-from initbench.data.dataset import SampleShape, form_of
+from initbench.data.dataset import form_of
 from initbench.data.preprocessing import PreparedData
 from initbench.errors import ConfigError
 from initbench.machine import require_memory
@@ -163,6 +164,6 @@ def _measure_forward_cost(net: _NetworkKey) -> ForwardCost:
 def _build_meta_network(net: _NetworkKey) -> Network | None:
     try:
         FAMILIES[net.options.family].check(net.options, net.form.shape)
-        return build_outline(net.options, net.form.shape, net.form.outputs)
+        return build_outline(net.options, net.form)
     except ConfigError:  # the net depends on the actual data
         return None

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
+from initbench.components.target import SampleShape
 from initbench.config.schema import ExperimentConfig
-from initbench.data.dataset import SampleShape, form_of
+from initbench.data.dataset import form_of
 from initbench.data.locate import ResolvedDataset
 from initbench.models.network import FAMILIES, Mode
 from initbench.pretrain.autoencoder import options_of

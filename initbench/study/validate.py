@@ -98,7 +98,7 @@ def hidden_layers(config: ExperimentConfig) -> int | None:
     if form is None:
         return None
     try:
-        network = build_outline(config.model, form.shape, form.outputs)
+        network = build_outline(config.model, form)
     except ConfigError:  # reported as a fault of the arm
         return None
     return sum(layer.activation is not None for layer in network.weight_layers())

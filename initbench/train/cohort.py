@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.func import stack_module_state, vmap
 
 from initbench.components.loss import LOSSES, outputs_fit, smoothed_cross_entropy
+from initbench.components.target import SampleShape
 from initbench.config.schema import TrainOptions
-from initbench.data.dataset import SampleShape
 from initbench.models.freezing import layer_tensors
 from initbench.models.network import Mode, Network
 from initbench.registry import Options

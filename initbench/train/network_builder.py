@@ -25,8 +25,7 @@ def _network(config: ExperimentConfig, data: PreparedData, seed: int) -> Network
     return build(
         config.model,
         config.init,
-        input_shape=data.input_shape,
-        classes=data.form.outputs,
+        form=data.form,
         seed=seed,
         batch=first_batch(data.train.x, config.train.batch_size, seed, data.order).cpu(),
     )

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from initbench.components.loss import classes_second, cross_entropy_per_sample, in_shape_of
-from initbench.components.target import TargetKind
-from initbench.data.dataset import SampleShape
+from initbench.components.target import SampleShape, TargetKind
 
 TOP = 5
 """A prediction is in the top 5 if fewer than 5 classes have a larger output."""

@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 from slices import pairwise_fast
 
 from initbench.components.activation import ACTIVATIONS, bound
+from initbench.components.target import SampleShape
 from initbench.config.loading import load_config, to_yaml
 from initbench.config.schema import ExperimentConfig
 from initbench.models.build import build
@@ -37,7 +38,7 @@ def mlp(activation, **model):
 def net(activation, *, seed=0, init=None, features=64, **model):
     init = init or InitOptions()
     x = normal(64, features, dtype=torch.float32)
-    return build(mlp(activation, **model), init, input_shape=(features,), classes=10, seed=seed, batch=x)
+    return build(mlp(activation, **model), init, form=SampleShape((features,), 10), seed=seed, batch=x)
 
 
 @pytest.mark.parametrize("activation", CASES)

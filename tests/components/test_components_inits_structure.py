@@ -8,6 +8,7 @@ from torch.nn.functional import pad
 from initbench.components.activation import ACTIVATIONS, bound
 from initbench.components.init_scheme import INITS
 from initbench.components.inits.mean_field_schemes import critical_of
+from initbench.components.target import SampleShape
 from initbench.models.build import build
 from initbench.models.init_weights import InitOptions, rule_for_module
 from initbench.models.network import FAMILIES
@@ -38,7 +39,7 @@ def mlp(init, *, depth=6, width=64, seed=0, features=64, classes=10, samples=256
     options = options_model(FAMILIES["mlp"], "family")(**{"depth": depth, "width": width, **model})
     x = torch.randn(samples, features, generator=torch.Generator().manual_seed(1))
     init = InitOptions.model_validate({"scheme": init})
-    return build(options, init, input_shape=(features,), classes=classes, seed=seed, batch=x), x
+    return build(options, init, form=SampleShape((features,), classes), seed=seed, batch=x), x
 
 
 @pytest.mark.parametrize("groups", [1, 4])

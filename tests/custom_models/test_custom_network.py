@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from initbench.components.target import SampleShape
 from initbench.models.apply_init import apply_init
 from initbench.models.build import build
 from initbench.models.custom_network import CustomNetwork
@@ -25,7 +26,7 @@ def net(use, experiment):
         options = InitOptions.model_validate(init or {})
         batch = torch.randn(16, *SHAPE, generator=torch.Generator().manual_seed(1))
         config = experiment(**model)
-        network = build(config.model, options, input_shape=SHAPE, classes=10, seed=seed, batch=batch)
+        network = build(config.model, options, form=SampleShape(SHAPE, 10), seed=seed, batch=batch)
         assert isinstance(network, CustomNetwork)
         return network
 

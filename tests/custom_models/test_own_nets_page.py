@@ -16,7 +16,7 @@ from tests.plugins.test_plugins_page import BLOCK, COMMANDS
 def test_all_commands_of_the_page_work(repository: Path, tmp_path: Path) -> None:
     page = (repository / "docs" / "own_nets.md").read_text(encoding="utf-8")
     files = dict(BLOCK.findall(page))
-    assert set(files) == {"nets.py", "mine.yaml", "depths.yaml"}
+    assert {"nets.py", "mine.yaml", "depths.yaml"} <= set(files)
     assert len(files["nets.py"].splitlines()) <= 20
     for name, text in files.items():
         (tmp_path / name).write_text(text, encoding="utf-8")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch import Tensor
 
+from initbench.components.target import SampleShape
 from initbench.data.augment import Augment
 from initbench.data.dataset import DataOptions, DataSource, LocatedDataset, RawData
 from initbench.data.locate import ResolvedDataset, resolve_dataset
@@ -207,9 +208,7 @@ def training(config: Any, seeds: list[int]) -> tuple[Training, PreparedData]:
     )
     shape, classes = data.input_shape, data.classes
     nets = [
-        build(
-            config.model, config.init, input_shape=shape, classes=classes, seed=seed, batch=data.train.x[:8]
-        )
+        build(config.model, config.init, form=SampleShape(shape, classes), seed=seed, batch=data.train.x[:8])
         for seed in seeds
     ]
     cpu = torch.device("cpu")

@@ -8,8 +8,8 @@ import pytest
 import torch
 from own_data import bundle
 
-from initbench.components.target import TargetKind
-from initbench.data.dataset import RawData, SampleShape
+from initbench.components.target import SampleShape, TargetKind
+from initbench.data.dataset import RawData
 from initbench.errors import DataError
 
 N = 40

@@ -93,7 +93,9 @@ def test_an_example_trains(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
         assert prepared.input_shape == (32,)
         return
     if name == "spirals":
-        command = re.search(r"```sh\ninitbench (run spirals.*?)\n```", PAGE)[1].replace("spirals.yaml", "example.yaml")
+        command = re.search(r"```sh\ninitbench (run spirals.*?)\n```", PAGE)[1].replace(
+            "spirals.yaml", "example.yaml"
+        )
         result = CliRunner().invoke(app, [*command.split(), "--workers", "1"])
         assert result.exit_code == 0, result.output
         with pytest.raises(UsageError, match=NO_DATA_FUNCTION) as caught:

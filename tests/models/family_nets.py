@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from initbench.components.target import SampleShape
 from initbench.models.build import build
 from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES, FamilyOptions, Network
@@ -47,7 +48,7 @@ def net(
     shape = shape or SMALL[family][1]
     scheme = InitOptions.model_validate(init or {})
     chosen = options_of(family, **options)
-    return build(chosen, scheme, input_shape=shape, classes=classes, seed=seed, batch=images(shape))
+    return build(chosen, scheme, form=SampleShape(shape, classes), seed=seed, batch=images(shape))
 
 
 def parameters(network: Network) -> int:

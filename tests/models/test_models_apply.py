@@ -11,6 +11,7 @@ from torch.nn.utils import parametrizations, prune
 import initbench
 from initbench import apply_init
 from initbench.components.init_scheme import INITS, SchemeRequirement
+from initbench.components.target import SampleShape
 from initbench.errors import UsageError
 from initbench.models.build import build
 from initbench.models.init_weights import InitOptions
@@ -72,8 +73,8 @@ def test_a_net_of_initbench_gets_the_weights_of_a_run():
     options = options_model(FAMILIES["mlp"], "family")(depth=4, width=16)
     for scheme in ("torch_default", "orthogonal", "lsuv"):
         init = InitOptions.model_validate({"scheme": scheme})
-        network = build(options, init, input_shape=(20,), classes=5, seed=3, batch=x)
-        other = build(options, InitOptions(), input_shape=(20,), classes=5, seed=8, batch=x)
+        network = build(options, init, form=SampleShape((20,), 5), seed=3, batch=x)
+        other = build(options, InitOptions(), form=SampleShape((20,), 5), seed=8, batch=x)
         apply_init(other, scheme, seed=3, batch=x)
         assert all(torch.equal(a, b) for a, b in zip(network.parameters(), other.parameters(), strict=True))
 
@@ -284,7 +285,7 @@ def test_in_a_config_weights_init_leaves_the_others_as_torch_makes_them():
     def weights(**scheme):
         init = InitOptions.model_validate({"scheme": scheme})
         batch = torch.zeros(4, 8)
-        return build(model, init, input_shape=(8,), classes=3, seed=0, batch=batch).state_dict()
+        return build(model, init, form=SampleShape((8,), 3), seed=0, batch=batch).state_dict()
 
     default, lower = weights(name="torch_default"), weights(name="weights_init", names=["linear"])
     assert all(torch.equal(default[name], lower[name]) for name in default)

@@ -9,6 +9,7 @@ from torch import nn
 from initbench.components.activation import ACTIVATIONS, bound
 from initbench.components.init_scheme import INITS
 from initbench.components.norm import NORMS
+from initbench.components.target import SampleShape
 from initbench.models.build import build
 from initbench.models.init_weights import InitOptions, rule_for_layer
 from initbench.models.linear import Linear
@@ -31,7 +32,7 @@ def batch_of(features=12, samples=64):
 def net(init=None, *, seed=0, features=12, classes=5, **model):
     init = InitOptions.model_validate(init or {})
     x = batch_of(features)
-    return build(model_of(**model), init, input_shape=(features,), classes=classes, seed=seed, batch=x)
+    return build(model_of(**model), init, form=SampleShape((features,), classes), seed=seed, batch=x)
 
 
 def state(network):
@@ -129,8 +130,7 @@ class TestMlp:
         network = build(
             model_of(activation="tanh"),
             InitOptions(bias=0.25),
-            input_shape=(2, 3, 2),
-            classes=5,
+            form=SampleShape((2, 3, 2), 5),
             seed=0,
             batch=batch_of(12).reshape(-1, 2, 3, 2),
         ).double()

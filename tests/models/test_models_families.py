@@ -13,6 +13,7 @@ from torch.func import functional_call
 
 from initbench.components.activation import ACTIVATIONS
 from initbench.components.norm import NORMS
+from initbench.components.target import SampleShape
 from initbench.config.loading import load_config, to_yaml
 from initbench.config.schema import ExperimentConfig, TrainOptions
 from initbench.errors import ConfigError
@@ -206,7 +207,7 @@ def test_options_survive_yaml(family, options, tmp_path):
 
 def refuse_or_pass(family, shape, **options):
     init = InitOptions.model_validate({})
-    check(options_of(family, **options), init, input_shape=shape, classes=10)
+    check(options_of(family, **options), init, form=SampleShape(shape, 10))
 
 
 @pytest.mark.parametrize("family", ["cnn", "resnet", "torchvision"])
@@ -317,7 +318,7 @@ def test_a_check_makes_nothing_and_finds_what_an_init_cannot_serve(family):
     for name in ("kaiming_normal", "identity", "fixup"):
         init = InitOptions.model_validate({"scheme": name})
         try:
-            check(options, init, input_shape=shape, classes=10)
+            check(options, init, form=SampleShape(shape, 10))
         except ConfigError as error:
             refused += [name]
             assert f"init.scheme={name} " in str(error)

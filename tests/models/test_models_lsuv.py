@@ -6,6 +6,7 @@ from slices import pairwise_fast
 
 from initbench.components.activation import ACTIVATIONS
 from initbench.components.norm import NORMS
+from initbench.components.target import SampleShape
 from initbench.models.build import build
 from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES
@@ -21,7 +22,7 @@ RESCALED = [
 def net(init, x, **model):
     options = options_model(FAMILIES["mlp"], "family")(**{"depth": 6, "width": 32, **model})
     init = InitOptions.model_validate(init)
-    return build(options, init, input_shape=tuple(x.shape[1:]), classes=5, seed=0, batch=x)
+    return build(options, init, form=SampleShape(tuple(x.shape[1:]), 5), seed=0, batch=x)
 
 
 def batch(samples=128):
@@ -130,7 +131,7 @@ def test_layers_whose_bias_a_norm_took_away_get_their_scale_alone(scheme):
     options = options_model(FAMILIES["resnet_mlp"], "family")(depth=4, width=16, norm="batch")
     x = torch.randn(64, 10, generator=torch.Generator().manual_seed(3))
     init = InitOptions.model_validate({"scheme": scheme})
-    network = build(options, init, input_shape=(10,), classes=3, seed=0, batch=x)
+    network = build(options, init, form=SampleShape((10,), 3), seed=0, batch=x)
     first = network.weight_layers()[0].module
     assert first.bias is None
     assert torch.allclose(first(x).std(0, correction=0), torch.ones(16), rtol=1e-5)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, conv_transpose2d
 
+from initbench.components.target import SampleShape
 from initbench.data.batches import Batches
-from initbench.data.dataset import SampleShape
 from initbench.data.preprocessing import PreparedData, Split
 from initbench.models.build import build
 from initbench.models.network import Network
@@ -80,8 +80,7 @@ def config(make_config: Any, case: str, **train: Any) -> Any:
 def networks(chosen: Any, shape: tuple[int, ...], seeds: list[int]) -> list[Network]:
     batch = torch.zeros(4, *shape)
     return [
-        build(chosen.model, chosen.init, input_shape=shape, classes=3, seed=seed, batch=batch)
-        for seed in seeds
+        build(chosen.model, chosen.init, form=SampleShape(shape, 3), seed=seed, batch=batch) for seed in seeds
     ]
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from initbench.components.init_scheme import INITS
 from initbench.components.inits.pretrained_scheme import TransferOptions
 from initbench.components.optimizer import OPTIMIZERS
+from initbench.components.target import SampleShape
 from initbench.config.schema import TrainOptions
 from initbench.errors import ConfigError, UsageError
 from initbench.models.apply_init import apply_init
@@ -51,7 +52,7 @@ def net(init=None, *, family="mlp", seed=0, features=12, classes=5, **model):
     shape = (features,) if len(SHAPES[family]) == 1 else SHAPES[family]
     x = torch.randn(8, *shape, generator=torch.Generator().manual_seed(5))
     init = init or InitOptions.model_validate({})
-    return build(model_of(family, **model), init, input_shape=shape, classes=classes, seed=seed, batch=x)
+    return build(model_of(family, **model), init, form=SampleShape(shape, classes), seed=seed, batch=x)
 
 
 def origin_of(network):
@@ -149,11 +150,11 @@ class TestOptions:
     )
     def test_freeze_counts_weight_layers(self, freeze, layers):
         assert pretrained(freeze=freeze).scheme.frozen(4) == layers
-        check(model_of(), pretrained(freeze=freeze), input_shape=(12,), classes=5)
+        check(model_of(), pretrained(freeze=freeze), form=SampleShape((12,), 5))
 
     def test_the_head_cannot_be_frozen(self):
         with pytest.raises(ConfigError, match=r"freeze=first_4 leaves nothing to train: the net has 4"):
-            check(model_of(), pretrained(freeze="first_4"), input_shape=(12,), classes=5)
+            check(model_of(), pretrained(freeze="first_4"), form=SampleShape((12,), 5))
 
     @pytest.mark.parametrize("freeze", ["first_0", "first_k", "first_", "all", "first_-1", "first_2 "])
     def test_other_words_are_refused(self, freeze):
@@ -182,8 +183,8 @@ class TestOptions:
             pretrained(**{"from": "torchvision:resnet18"})
         asked = pretrained(**{"from": "torchvision:ResNet34_Weights.IMAGENET1K_V1"})
         with pytest.raises(ConfigError, match=r"has the weights of resnet34, and model\.model is resnet18"):
-            check(model_of("torchvision"), asked, input_shape=(3, 32, 32), classes=5)
-        check(model_of("torchvision", model="resnet34"), asked, input_shape=(3, 32, 32), classes=5)
+            check(model_of("torchvision"), asked, form=SampleShape((3, 32, 32), 5))
+        check(model_of("torchvision", model="resnet34"), asked, form=SampleShape((3, 32, 32), 5))
 
     def test_modules_of_ones_own_are_refused(self):
         with pytest.raises(
@@ -329,7 +330,7 @@ def test_torchvisions_weights_give_torchvisions_logits(name, given, norm, weight
     activation = "relu6" if name == "mobilenet_v2" else "relu"
     model = model_of("torchvision", model=name, norm=norm, activation=activation)
     with torch.random.fork_rng():
-        ours = FAMILIES["torchvision"].build(model, (3, 32, 32), 5).eval()
+        ours = FAMILIES["torchvision"].build(model, SampleShape((3, 32, 32), 5)).eval()
     state = adapted(theirs.state_dict(), model, weights)
     found = plan_transfer(ours, {key: tuple(t.shape) for key, t in state.items()}, pretrained())
     assert not found.drawn

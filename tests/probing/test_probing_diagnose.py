@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from initbench.components.init_scheme import INITS
+from initbench.components.target import SampleShape
 from initbench.models.build import build
 from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES
@@ -37,7 +38,7 @@ def parts(init, *, seed=0, samples=256, family="mlp", **model):
     generator = torch.Generator().manual_seed(1000 + seed)
     x = torch.randn(samples, 64, generator=generator)
     y = torch.randint(0, 10, (samples,), generator=generator)
-    network = build(options, init, input_shape=(64,), classes=10, seed=seed, batch=x)
+    network = build(options, init, form=SampleShape((64,), 10), seed=seed, batch=x)
     layers = probe(
         network,
         dict(network.named_parameters()),

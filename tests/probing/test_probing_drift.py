@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from initbench.components.target import SampleShape
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import DataSource
 from initbench.data.locate import resolve_dataset
@@ -19,9 +20,7 @@ from initbench.probing.remedies import network_context
 @pytest.fixture(scope="module")
 def situation():
     config = config_of({"activation": "gelu"}, {"scheme": "kaiming_normal"})
-    network = build(
-        config.model, config.init, input_shape=(64,), classes=10, seed=0, batch=torch.zeros(4, 64)
-    )
+    network = build(config.model, config.init, form=SampleShape((64,), 10), seed=0, batch=torch.zeros(4, 64))
     return network_context(network, config.model, config.init, 2.0)
 
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
+from initbench.components.target import SampleShape
 from initbench.models.build import build
 from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES
@@ -161,8 +162,7 @@ def test_every_layer_of_a_probe_has_the_histograms_of_its_tensors(family, detail
     network = build(
         options_model(FAMILIES[family], "family")(**NETS[family]),
         InitOptions(),
-        input_shape=(3, 32, 32),
-        classes=5,
+        form=SampleShape((3, 32, 32), 5),
         seed=0,
         batch=noise(4, 3, 32, 32),
     )
@@ -191,8 +191,7 @@ def test_a_diagnosis_needs_no_histograms():
     network = build(
         options_model(FAMILIES["mlp"], "family")(**NETS["mlp"]),
         InitOptions(),
-        input_shape=(6,),
-        classes=5,
+        form=SampleShape((6,), 5),
         seed=0,
         batch=noise(4, 6),
     )

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.func import functional_call, jacrev
 
+from initbench.components.target import SampleShape
 from initbench.models.build import build
 from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES
@@ -14,7 +15,7 @@ from initbench.registry_choice import options_model
 def _net(**options):
     model = options_model(FAMILIES["mlp"], "family")(depth=4, width=12, **options)
     x = torch.randn(40, 6, generator=torch.Generator().manual_seed(1))
-    return build(model, InitOptions(), input_shape=(6,), classes=5, seed=0, batch=x), x
+    return build(model, InitOptions(), form=SampleShape((6,), 5), seed=0, batch=x), x
 
 
 def _rest_of_the_net(network, index, pre):
@@ -53,7 +54,7 @@ def test_a_linear_net_of_orthogonal_layers_has_condition_one():
     model = options_model(FAMILIES["mlp"], "family")(depth=4, width=5, activation="linear")
     x = torch.randn(40, 5, generator=torch.Generator().manual_seed(1))
     init = InitOptions.model_validate({"scheme": "orthogonal"})
-    network = build(model, init, input_shape=(5,), classes=5, seed=0, batch=x)
+    network = build(model, init, form=SampleShape((5,), 5), seed=0, batch=x)
     for jacobian in jacobian_statistics(network, dict(network.named_parameters()), {}, x).values():
         assert jacobian["mean_sigma2"] == pytest.approx(1.0, rel=1e-5)
         assert jacobian["condition"] == pytest.approx(1.0, rel=1e-4)
@@ -67,5 +68,5 @@ def test_buffers_and_gradients_are_left_alone_and_a_bare_head_has_none():
     assert all(p.grad is None for p in network.parameters())
     assert functional_call(network, {}, (x,)).shape == (40, 5)
     model = options_model(FAMILIES["mlp"], "family")(depth=1)
-    head = build(model, InitOptions(), input_shape=(6,), classes=5, seed=0, batch=x)
+    head = build(model, InitOptions(), form=SampleShape((6,), 5), seed=0, batch=x)
     assert jacobian_statistics(head, dict(head.named_parameters()), {}, x) == {}

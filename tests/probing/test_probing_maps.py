@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 import initbench
 from initbench.components.activation import bound
+from initbench.components.target import SampleShape
 from initbench.models.build import build
 from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES
@@ -33,7 +34,7 @@ def net(family="cnn", shape=(2, 8, 8), init=None, **options):
     model = options_model(FAMILIES[family], "family")(**options)
     chosen = InitOptions.model_validate(init or {})
     batch = noise(4, *shape).float()
-    return build(model, chosen, input_shape=shape, classes=5, seed=0, batch=batch)
+    return build(model, chosen, form=SampleShape(shape, 5), seed=0, batch=batch)
 
 
 def probed(network, x, **more):
@@ -210,7 +211,7 @@ class TestTheory:
         for seed in range(4):
             model = options_model(FAMILIES["cnn"], "family")(depth=4, width=64, kernel=1, head="flatten")
             x = noise(64, 3, 16, 16, seed=seed).float()
-            network = build(model, InitOptions(), input_shape=(3, 16, 16), classes=5, seed=seed, batch=x)
+            network = build(model, InitOptions(), form=SampleShape((3, 16, 16), 5), seed=seed, batch=x)
             one, _, three, _ = (
                 layer["grad"]["pre_q"] for layer in probed(network, x, detail=ProbeDetail.EVALUATION)
             )

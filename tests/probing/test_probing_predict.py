@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from initbench.components.target import SampleShape
 from initbench.models.build import build
 from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES
@@ -17,7 +18,7 @@ def prediction(scheme, *, first_q=1.0, normed=False, gain=None, bias=None, model
     options = options_model(FAMILIES["mlp"], "family")(
         **{"depth": 6, "width": 64, "bias": model_bias, **model}
     )
-    network = build(options, init, input_shape=(7,), classes=3, seed=0, batch=torch.zeros(4, 7))
+    network = build(options, init, form=SampleShape((7,), 3), seed=0, batch=torch.zeros(4, 7))
     return predict_stack_factors(network, init, first_q=first_q, normed=normed)
 
 
@@ -98,7 +99,7 @@ def test_theory_holds_in_a_wide_net():
     logs = []
     for seed in range(8):
         init = InitOptions.model_validate({"scheme": "xavier_normal"})
-        network = build(options, init, input_shape=(512,), classes=2, seed=seed, batch=x)
+        network = build(options, init, form=SampleShape((512,), 2), seed=seed, batch=x)
         h, q = x, []
         with torch.no_grad():
             for block in network.blocks:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from initbench.components.activation import ACTIVATIONS
 from initbench.components.norm import NORMS
 from initbench.components.parametrized_weight import assign_weight, weight_of
+from initbench.components.target import SampleShape
 from initbench.models.build import build
 from initbench.models.init_weights import InitOptions
 from initbench.models.network import FAMILIES
@@ -38,9 +39,7 @@ def labels(samples=SAMPLES):
 def net(init=None, *, double=True, **model):
     options = options_model(FAMILIES["mlp"], "family")(**{"depth": 4, "width": 16, **model})
     init = InitOptions.model_validate(init or {"scheme": "torch_default"})
-    network = build(
-        options, init, input_shape=(FEATURES,), classes=CLASSES, seed=0, batch=noise(32, FEATURES)
-    )
+    network = build(options, init, form=SampleShape((FEATURES,), CLASSES), seed=0, batch=noise(32, FEATURES))
     return network.double() if double else network
 
 
@@ -220,7 +219,7 @@ def test_the_gradient_reaches_every_layer_in_a_diagnosis(family):
     """Though the first weight's alone is asked for, in nets with branches too."""
     options = options_model(FAMILIES[family], "family")()
     network = build(
-        options, InitOptions(), input_shape=(3, 32, 32), classes=CLASSES, seed=0, batch=noise(4, 3, 32, 32)
+        options, InitOptions(), form=SampleShape((3, 32, 32), CLASSES), seed=0, batch=noise(4, 3, 32, 32)
     )
     x = noise(6, 3, 32, 32)
     brief, whole = (probed(network, detail=d, x=x) for d in (ProbeDetail.DIAGNOSIS, ProbeDetail.EVALUATION))
@@ -433,7 +432,7 @@ class TestTracer:
         options = {"width": 16, "depth": 4, **{key: value for key, value in model.items() if key != "family"}}
         settings = options_model(FAMILIES[family], "family")(**options)
         network = build(
-            settings, InitOptions(), input_shape=shape, classes=CLASSES, seed=0, batch=noise(32, *shape)
+            settings, InitOptions(), form=SampleShape(shape, CLASSES), seed=0, batch=noise(32, *shape)
         )
         x = noise(samples, *shape)
         traced = probe_module(network, as_inputs(x), labels(samples)).records

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load as load_weights
 
+from initbench.components.target import SampleShape
 from initbench.config.loading import load_config
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import DataSource
@@ -139,7 +140,7 @@ def test_the_stored_weights_give_the_stored_numbers(
     assert directory is not None
     data = preprocess(resolve_dataset(config.data, workplace.source), config.data, CPU)
     net = build(
-        config.model, config.init, input_shape=(1, 8, 8), classes=10, seed=7, batch=data.train.x[:4]
+        config.model, config.init, form=SampleShape((1, 8, 8), 10), seed=7, batch=data.train.x[:4]
     ).eval()
     net.load_state_dict(load_weights((directory / "weights.safetensors").read_bytes()), strict=True)
     final = workplace.store.read(execution.run_ids[0]).record["final"]

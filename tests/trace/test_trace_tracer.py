@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
+from initbench.components.target import SampleShape
 from initbench.config.loading import load_config
 from initbench.config.schema import ExperimentConfig
 from initbench.models.build import build
@@ -177,7 +178,7 @@ def test_every_config_is_followed_as_its_family_declares_it() -> None:
     for path in sorted(Path("configs").glob("*.yaml")):
         config = load_config(path, ["data.name=digits"], ExperimentConfig)
         x = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-        net = build(config.model, config.init, input_shape=(1, 8, 8), classes=10, seed=0, batch=x)
+        net = build(config.model, config.init, form=SampleShape((1, 8, 8), 10), seed=0, batch=x)
         found = probe_module(net, x).trace
         declared = [(layer.name, layer.activation is not None) for layer in net.weight_layers()]
         assert [(use.name, use.activation is not None) for use in found.uses] == declared, path

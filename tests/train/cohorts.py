@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from initbench.components.target import SampleShape
 from initbench.config.schema import ExperimentConfig
-from initbench.data.dataset import SampleShape
 from initbench.data.preprocessing import PreparedData, Split
 from initbench.models.build import build
 from initbench.models.network import Network
@@ -52,7 +52,7 @@ def bundle(train: int = 300, val: int = 70, test: int = 50) -> PreparedData:
 def nets(config: ExperimentConfig, seeds: Sequence[int]) -> list[Network]:
     batch = separable(8).x
     return [
-        build(config.model, config.init, input_shape=(DIM,), classes=CLASSES, seed=seed, batch=batch)
+        build(config.model, config.init, form=SampleShape((DIM,), CLASSES), seed=seed, batch=batch)
         for seed in seeds
     ]
 

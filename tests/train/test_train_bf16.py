@@ -15,6 +15,7 @@ from torch import Tensor
 
 from initbench.components.activation import ACTIVATIONS
 from initbench.components.norm import NORMS
+from initbench.components.target import SampleShape
 from initbench.config.schema import ExperimentConfig
 from initbench.models.build import build
 from initbench.registry_choice import default_choice
@@ -232,7 +233,7 @@ def test_a_wide_run_alone_is_that_of_a_pair(make_config: Any) -> None:
     cohorts = []
     for seeds in ([0, 1], [0]):
         networks = [
-            build(config.model, config.init, input_shape=(features,), classes=CLASSES, seed=seed, batch=x[0])
+            build(config.model, config.init, form=SampleShape((features,), CLASSES), seed=seed, batch=x[0])
             for seed in seeds
         ]
         cohorts.append(Cohort(networks, config.train, "vmap", CPU))

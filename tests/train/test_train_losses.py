@@ -12,9 +12,8 @@ from sklearn import metrics as sklearn_metrics
 from torch import Tensor
 
 from initbench.components.loss import LOSSES, fitting_losses, outputs_fit
-from initbench.components.target import TargetKind
+from initbench.components.target import SampleShape, TargetKind
 from initbench.config.schema import ExperimentConfig, TrainOptions
-from initbench.data.dataset import SampleShape
 from initbench.data.preprocessing import Split
 from initbench.models.build import build
 from initbench.train.cohort import EVALUATION_CHUNK, Cohort, evaluation_chunk
@@ -232,9 +231,7 @@ def the_cohort(train: dict[str, Any], form: SampleShape, seeds: list[int]) -> Co
         }
     )
     made = [
-        build(
-            config.model, config.init, input_shape=(DIM,), classes=form.outputs, seed=s, batch=drawn(8, DIM)
-        )
+        build(config.model, config.init, form=SampleShape((DIM,), form.outputs), seed=s, batch=drawn(8, DIM))
         for s in seeds
     ]
     return Cohort(made, config.train, "vmap", CPU, form)

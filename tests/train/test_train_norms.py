@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from initbench.components.norms.standard import BatchNorm, BatchNormOptions
+from initbench.components.target import SampleShape
 from initbench.data.preprocessing import Split
 from initbench.models.build import build
 from initbench.probing.running_statistics import running_stat_gap
@@ -136,7 +137,7 @@ def test_a_cnn_has_its_population_recomputed(make_config: Any) -> None:
         train={"batch_size": 8, "steps": 1},
     )
     x = torch.randn(40, 1, 8, 8, generator=torch.Generator().manual_seed(1)) + 2.0
-    net = build(config.model, config.init, input_shape=(1, 8, 8), classes=10, seed=0, batch=x[:8])
+    net = build(config.model, config.init, form=SampleShape((1, 8, 8), 10), seed=0, batch=x[:8])
     cohort = Cohort([net], config.train, "single", CPU)
     buffers = norms_module._population(cohort, Split(x=x, y=torch.zeros(40, dtype=torch.int64)))
     inputs: dict[str, Tensor] = {}

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from initbench.components.target import SampleShape
 from initbench.data.dataset import (
     DATASETS,
     DataOptions,
@@ -28,7 +29,6 @@ from initbench.data.dataset import (
     DataSource,
     LocatedDataset,
     RawData,
-    SampleShape,
     UnavailableError,
 )
 from initbench.data.download.archive import Archive, find_on_disk, find_or_download

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from initbench.components.target import SampleShape
 from initbench.data.dataset import (
     DATASETS,
     DataOptions,
@@ -18,7 +19,6 @@ from initbench.data.dataset import (
     DataSource,
     LocatedDataset,
     RawData,
-    SampleShape,
 )
 from initbench.data.split import stratified_split
 from initbench.rng import stream_generator

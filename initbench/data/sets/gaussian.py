@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from pydantic import Field
 
+from initbench.components.target import SampleShape
 from initbench.data.dataset import (
     DATASETS,
     DataOptions,
@@ -15,7 +16,6 @@ from initbench.data.dataset import (
     DataSource,
     LocatedDataset,
     RawData,
-    SampleShape,
 )
 from initbench.machine import require_memory
 from initbench.registry import MAX_COUNT

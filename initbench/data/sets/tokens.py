@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from initbench.components.target import TargetKind
+from initbench.components.target import SampleShape, TargetKind
 from initbench.data.dataset import (
     DATASETS,
     DataOptions,
@@ -19,7 +19,6 @@ from initbench.data.dataset import (
     DataSource,
     LocatedDataset,
     RawData,
-    SampleShape,
 )
 from initbench.data.download.checksums import checksum
 from initbench.data.user_files import find_user_path

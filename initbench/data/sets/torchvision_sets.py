@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from initbench.components.target import SampleShape
 from initbench.data.dataset import (
     DATASETS,
     DataOptions,
@@ -21,7 +22,6 @@ from initbench.data.dataset import (
     DataSource,
     LocatedDataset,
     RawData,
-    SampleShape,
 )
 from initbench.data.download.archive import Archive, find_on_disk, find_or_download
 from initbench.data.download.checksums import cache_folder, checksum

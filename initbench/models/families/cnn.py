@@ -134,7 +134,7 @@ FAMILIES.add(
         source="LeCun et al. 1989; Springenberg et al. 2015",
         formula="h_l = W_l ∗ φ(h_{l−1}) + b_l",
         options=CnnOptions,
-        build=Cnn,
+        build=lambda options, form: Cnn(options, form.shape, form.outputs),
         # Stacked convolutions become grouped ones, which are slower on a CPU than one run after the other.
         mode=lambda _options, *_sizes: "single",
         check=_check,

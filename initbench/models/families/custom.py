@@ -12,6 +12,7 @@ from torch import nn
 
 from initbench.components.activation import ACTIVATIONS, BoundActivation, bind
 from initbench.components.norm import NORMS
+from initbench.components.target import SampleShape
 from initbench.errors import UsageError
 from initbench.models.custom_network import CustomNetwork
 from initbench.models.model_factory import ModelFactory, loaded_factory
@@ -21,15 +22,16 @@ from initbench.registry import Options
 from initbench.registry_choice import Choice
 
 OptionValue = bool | int | float | str | None
-_BY_DATA = ("input_shape", "classes")
+_BY_DATA = ("input_shape", "classes", "vocabulary")
 _BY_KEY = ("activation", "norm")
 
 
 class CustomOptions(FamilyOptions):
     """A net that the function of `--model MODULE:FUNCTION` builds (docs/own_nets.md).
 
-    The function gets `input_shape` and `classes`, the activation and the norm layer if the config names them,
-    and `options`, each as the keyword argument of that name.
+    The function gets `input_shape`, `classes` (the number of outputs, per position or pixel) and, for token
+    ids, `vocabulary`; the activation and the norm layer if the config names them; and `options`. Each is the
+    keyword argument of that name, and what the function does not take is left out.
     """
 
     options: dict[str, OptionValue | list[OptionValue]] = Field(default_factory=dict)
@@ -79,13 +81,13 @@ def require_factory() -> ModelFactory:
     return factory
 
 
-def _build(options: CustomOptions, input_shape: tuple[int, ...], classes: int) -> CustomNetwork:
+def _build(options: CustomOptions, form: SampleShape) -> CustomNetwork:
     """Build the net on the CPU, even if the default device is another one."""
     factory = require_factory()
     with torch.device("cpu"):
         try:
-            module = factory.build(_arguments(factory, options, input_shape, classes))
-            return _wrap(factory, module, options, input_shape, classes)
+            module = factory.build(_arguments(factory, options, form))
+            return _wrap(factory, module, options, form)
         except UsageError as error:
             raise_config_error("model", str(error))
 
@@ -94,18 +96,15 @@ def _wrap(
     factory: ModelFactory,
     module: nn.Module,
     options: CustomOptions,
-    input_shape: tuple[int, ...],
-    classes: int,
+    form: SampleShape,
 ) -> CustomNetwork:
     try:
-        return CustomNetwork(module, input_shape, classes, options.declared_activation)
+        return CustomNetwork(module, form, options.declared_activation)
     except UsageError as error:
         raise UsageError(f"--model {factory.path}: {error}") from error
 
 
-def _arguments(
-    factory: ModelFactory, options: CustomOptions, input_shape: tuple[int, ...], classes: int
-) -> dict[str, Any]:
+def _arguments(factory: ModelFactory, options: CustomOptions, form: SampleShape) -> dict[str, Any]:
     """Return the arguments of the function; raise ConfigError for those that it does not take or lacks."""
     for name in options.options:
         if name in _BY_DATA:
@@ -115,7 +114,9 @@ def _arguments(
         if not factory.takes(name):
             raise_config_error(f"model.options.{name}", factory.unknown_option(name))
     arguments: dict[str, Any] = dict(options.options)
-    shapes = {"input_shape": input_shape, "classes": classes}
+    shapes: dict[str, Any] = {"input_shape": form.shape, "classes": form.outputs}
+    if form.vocabulary is not None:
+        shapes["vocabulary"] = form.vocabulary
     arguments |= {name: value for name, value in shapes.items() if factory.names(name)}
     if options.activation is not None:
         arguments["activation"] = _argument(factory, "activation", _activation_maker(options.activation))
@@ -165,5 +166,6 @@ FAMILIES.add(
         build=_build,
         mode=lambda _options, *_sizes: "single",
         stacks_on_gpu=False,
+        takes_positions=True,
     )
 )

@@ -136,7 +136,7 @@ FAMILIES.add(
         source="Rumelhart et al. 1986",
         formula="h_l = W_l φ(h_{l−1}) + b_l",
         options=MlpOptions,
-        build=Mlp,
+        build=lambda options, form: Mlp(options, form.shape, form.outputs),
         mode=stacking,
     )
 )

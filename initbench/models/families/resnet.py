@@ -176,7 +176,7 @@ FAMILIES.add(
         source="He et al. 2016",
         formula="x_{k+1} = φ(x_k + W₂ ∗ φ(W₁ ∗ x_k))",
         options=ResnetOptions,
-        build=Resnet,
+        build=lambda options, form: Resnet(options, form.shape, form.outputs),
         mode=lambda _options, *_sizes: "single",
         check=_check,
     )
@@ -189,7 +189,7 @@ FAMILIES.add(
         source="He et al. 2016",
         formula="x_{k+1} = φ(x_k + W₂ φ(W₁ x_k))",
         options=ResnetMlpOptions,
-        build=ResnetMlp,
+        build=lambda options, form: ResnetMlp(options, form.shape, form.outputs),
         mode=stacking,
     )
 )

@@ -102,7 +102,7 @@ FAMILIES.add(
         source="He et al. 2016; Simonyan & Zisserman 2015; Sandler et al. 2018",
         formula="as in the papers",
         options=TorchvisionOptions,
-        build=TorchvisionNet,
+        build=lambda options, form: TorchvisionNet(options, form.shape, form.outputs),
         mode=lambda _options, *_sizes: "single",
         check=_check,
     )
