@@ -30,8 +30,8 @@ class CustomOptions(FamilyOptions):
     """A net that the function of `--model MODULE:FUNCTION` builds (docs/own_nets.md).
 
     The function gets `input_shape`, `classes` (the number of outputs, per position or pixel) and, for token
-    ids, `vocabulary`; the activation and the norm layer if the config names them; and `options`. Each is the
-    keyword argument of that name, and what the function does not take is left out.
+    ids, `vocabulary`; the activation and the norm layer if the config names them; and `options`. Each is
+    passed by keyword if the function has an argument of that name.
     """
 
     options: dict[str, OptionValue | list[OptionValue]] = Field(default_factory=dict)
