@@ -28,6 +28,7 @@ from initbench.diagnostics.net_source import ModuleNets
 from initbench.diagnostics.survey import survey
 from initbench.errors import RunFailedError, UsageError
 from initbench.models.init_weights import init_options
+from initbench.models.model_factory import load_factory
 from initbench.probing.model_inputs import split_batch
 from initbench.render.progress import LiveProgress
 from initbench.render.sweep_progress import SweepDisplay
@@ -39,6 +40,7 @@ from initbench.runner.runner import Runner
 from initbench.store.store import Store
 from initbench.study.load import load_sweep
 from initbench.study.run_study import load_stored_study, run_study
+from initbench.user_functions import import_user_function
 
 Batch = Tensor | tuple[Any, ...] | Mapping[str, Any]
 
@@ -113,6 +115,8 @@ def lint(
 def run(
     config: str | Path | Mapping[str, Any] | ExperimentConfig,
     *,
+    model: str | Callable[..., Any] | None = None,
+    data: str | Callable[..., Any] | None = None,
     runs_dir: str | Path = "runs",
     data_dir: str | Path | None = None,
     device: str = "auto",
@@ -127,6 +131,8 @@ def run(
     Args:
         config: A config file, the name of a shipped config, a mapping with the keys of a config file, or a
             loaded config.
+        model: Function of a module, or its name "module:function", that builds the net (docs/own_nets.md).
+        data: Function of a module, or its name, that returns the data (docs/own_data.md).
         runs_dir: Directory of stored runs.
         data_dir: Data root in torchvision's layout; default: INITBENCH_DATA, else the cache directory.
         device: auto, cpu, cuda or cuda:n.
@@ -143,8 +149,8 @@ def run(
         DataError: If the data are not available.
         RunFailedError: If the training of a seed raised an error; its run is stored as failed.
     """
-    experiment = load_experiment(config, overrides)
-    context = _run_context(runs_dir, data_dir, device, workers, offline=offline)
+    experiment = load_experiment(config, {**overrides, **_use_functions(model, data)})
+    context = _run_context(runs_dir, data_dir, device, workers, data, offline=offline)
     display = LiveProgress(quiet=quiet)
     with Runner(context, display, RunLimits(rerun=rerun)) as runner, display.showing():
         (outcome,) = runner.run([experiment])
@@ -157,6 +163,8 @@ def sweep(
     config: str | Path | Mapping[str, Any] | ExperimentConfig,
     axes: Mapping[str, Sequence[Any]] | None = None,
     *,
+    model: str | Callable[..., Any] | None = None,
+    data: str | Callable[..., Any] | None = None,
     runs_dir: str | Path = "runs",
     data_dir: str | Path | None = None,
     device: str = "auto",
@@ -176,6 +184,8 @@ def sweep(
             file, or a loaded experiment.
         axes: Values of config keys, as in `{"init.scheme": ["lsuv", "orthogonal"], "model.depth": [5, 50]}`.
             Every combination is a point. A sweep may have axes of its own.
+        model: As for `run`.
+        data: As for `run`.
         runs_dir: As for `run`.
         data_dir: As for `run`.
         device: As for `run`.
@@ -195,8 +205,12 @@ def sweep(
     if isinstance(config, ExperimentConfig):
         config = config.resolved()
     source = config if isinstance(config, Mapping) else _checked_path(config)
-    study = load_sweep(source, [*words, *_override_words(overrides)], skip_invalid=skip_invalid)
-    context = _run_context(runs_dir, data_dir, device, workers, offline=offline)
+    study = load_sweep(
+        source,
+        [*words, *_override_words({**overrides, **_use_functions(model, data)})],
+        skip_invalid=skip_invalid,
+    )
+    context = _run_context(runs_dir, data_dir, device, workers, data, offline=offline)
     limits = RunLimits(rerun=rerun, keep_failed=True)
     display = SweepDisplay(study.name, quiet=quiet)
     stored = load_stored_study(study, context)
@@ -282,16 +296,49 @@ def _checked_path(config: object) -> str:
     return str(config)
 
 
+def _use_functions(
+    model: str | Callable[..., Any] | None, data: str | Callable[..., Any] | None
+) -> dict[str, str]:
+    """Use the user's functions in the following training, and return the config keys that say so."""
+    load_factory(None if model is None else _function_path(model, "model"))
+    keys = {"model__family": "custom"} if model is not None else {}
+    return {**keys, **({"data__name": "custom"} if data is not None else {})}
+
+
+def _function_path(function: str | Callable[..., Any], argument: str) -> str:
+    """Return the name `module:function`, under which worker processes import the function, too.
+
+    Raises:
+        UsageError: If it cannot be imported, because it belongs to a script, a notebook or another function.
+    """
+    if isinstance(function, str):
+        return function
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if module in (None, "__main__") or name is None or "<" in name:
+        raise UsageError(
+            f"{argument}={name or type(function).__name__} cannot be imported by worker processes, and its"
+            " code is part of the runs: put the function into a file, and import it from there"
+        )
+    return f"{module}:{name}"
+
+
 def _run_context(
     runs_dir: str | Path,
     data_dir: str | Path | None,
     device: str,
     workers: int | None,
+    data: str | Callable[..., Any] | None,
     *,
     offline: bool,
 ) -> RunContext:
     root = data_dir if data_dir is not None else os.environ.get("INITBENCH_DATA")
-    source = DataSource(root=data_root(Path(root) if root else None), offline=offline, notify=_warn)
+    function = None
+    if data is not None:
+        path = _function_path(data, "data")
+        function = import_user_function(path, "data", example="data:make_data", returns="the data")
+    source = DataSource(
+        root=data_root(Path(root) if root else None), offline=offline, notify=_warn, function=function
+    )
     return RunContext(
         store=Store(Path(runs_dir)), source=source, device=resolve_device(device), workers=workers
     )

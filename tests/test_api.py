@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import nn
@@ -13,6 +15,7 @@ from torch import nn
 import initbench
 from initbench.cli.main import run_command
 from initbench.errors import ConfigError, MissingExtraError, RunFailedError, UsageError
+from initbench.models.model_factory import load_factory
 from initbench.render.html import html_table, preformatted_html
 from initbench.results import Runs, SweepRuns
 
@@ -171,6 +174,20 @@ def test_a_failed_training_is_an_error(tmp_path: Path, monkeypatch: pytest.Monke
     assert [run.status for run in initbench.load_runs(runs_dir=tmp_path)] == ["failed"]
 
 
+OWN = """
+import torch
+from torch import nn
+
+
+def make(input_shape, classes, width=4):
+    return nn.Sequential(nn.Linear(input_shape[0], width), nn.Tanh(), nn.Linear(width, classes))
+
+
+def make_data():
+    x = torch.randn(160, 5, generator=torch.Generator().manual_seed(0))
+    y = (x[:, 0] > 0).long()
+    return {"x_train": x[:120], "y_train": y[:120], "x_test": x[120:], "y_test": y[120:]}
+"""
 AXES = {"init.scheme": ["xavier_normal", "kaiming_normal"], "model.depth": [2, 3]}
 
 
@@ -247,3 +264,48 @@ def test_without_a_library_frames_name_the_extra(trained: Runs, monkeypatch: pyt
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingExtraError, match=r"pip install 'initbench\[frame\]'"):
         trained.to_frame()
+
+
+@pytest.fixture
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A module of the user with a net and data, and the directory of their runs."""
+    (tmp_path / "own_module.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield importlib.import_module("own_module")
+    load_factory(None)
+    del sys.modules["own_module"]
+
+
+def test_nets_and_data_of_the_user(own_module: Any, tmp_path: Path) -> None:
+    config = {key: value for key, value in CONFIG.items() if key not in ("data", "model")}
+    runs = initbench.run(config, model=own_module.make, data=own_module.make_data, runs_dir=tmp_path / "runs")
+    by_name = initbench.run(
+        config, model="own_module:make", data="own_module:make_data", runs_dir=tmp_path / "runs"
+    )
+    assert by_name.run_ids == runs.run_ids
+    assert {run.status for run in runs} == {"finished"}
+    record = runs.store.read(runs.run_ids[0]).record
+    assert record["custom_model"]["function"] == "make"
+    assert record["custom_data"]["function"] == "own_module:make_data"
+    assert record["samples"]["train"] + record["samples"]["val"] == 120
+    points = initbench.sweep(
+        config,
+        {"model.options.width": [4, 8]},
+        model=own_module.make,
+        data=own_module.make_data,
+        runs_dir=tmp_path / "runs",
+        seeds=1,
+    )
+    assert len(points.runs) == 2
+    with pytest.raises(ConfigError, match="--model MODULE:FUNCTION"):
+        initbench.run({**config, "model": {"family": "custom"}}, runs_dir=tmp_path / "runs")
+
+
+def test_a_function_that_workers_cannot_import_is_refused(tmp_path: Path) -> None:
+    def make(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+        raise AssertionError((input_shape, classes))
+
+    with pytest.raises(UsageError, match="put the function into a file"):
+        initbench.run(CONFIG, model=make, runs_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
