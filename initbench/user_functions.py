@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,9 @@ def _suggest_dotted_path(path: str) -> str | None:
     file, function = (file_part, attribute) if colon and "/" not in attribute else (path, "FUNCTION")
     if "/" not in file and "\\" not in file and not file.endswith(".py"):
         return None
-    location = Path(file.replace("\\", "/").removesuffix(".py")).expanduser()
+    location = Path(file.replace("\\", "/").removesuffix(".py"))
+    with suppress(RuntimeError):  # a user who does not exist
+        location = location.expanduser()
     if location.is_absolute() and location.is_relative_to(Path.cwd()):
         location = location.relative_to(Path.cwd())
     if location.is_absolute() or ".." in location.parts:

@@ -23,7 +23,7 @@ from initbench.analysis.metrics import METRICS
 from initbench.analysis.run_summary import RunSummary
 from initbench.store import strict_json
 from initbench.store.histograms import Histogram, layer_histograms
-from initbench.store.scores import SCORES
+from initbench.store.scores import SCORES, RecordedScore
 from initbench.store.store import StoredRun
 from initbench.store.strict_json import parse_number_or_none
 from initbench.store.summary_file import TRAIN
@@ -70,17 +70,24 @@ _RUN = (
     TableColumn("machine", "text", "processor"),
     TableColumn("version", "text", "version of initbench"),
 )
+
+
+def _score_column(score: RecordedScore) -> TableColumn:
+    return TableColumn(f"val_{score.name}", "number", f"{score.meaning}, on the validation split")
+
+
 _CURVE = (
     *_KEY,
     TableColumn("step", "integer", "updates before the evaluation"),
     TableColumn("epoch", "number", "passes over the training split before the evaluation"),
     TableColumn("train_loss", "number", "loss on a fixed sample of the training split"),
     TableColumn("val_loss", "number", "loss on the validation split"),
-    *(TableColumn(f"val_{s.name}", "number", f"{s.meaning}, on the validation split") for s in SCORES),
+    _score_column(SCORES[0]),  # the accuracy
     TableColumn("val_loss_batch", "number", "val_loss of batch norm with each batch's statistics"),
     TableColumn("val_accuracy_batch", "number", "val_accuracy of batch norm with each batch's statistics"),
     TableColumn("val_loss_population", "number", "val_loss with recomputed population statistics"),
     TableColumn("val_accuracy_population", "number", "val_accuracy with recomputed population statistics"),
+    *map(_score_column, SCORES[1:]),
 )
 _LAYER_KEY = (
     *_KEY,

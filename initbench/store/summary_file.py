@@ -111,13 +111,14 @@ class LineStatistics:
 
     def add_evaluation(self, entry: Mapping[str, Any]) -> None:
         """Add a line of metrics.jsonl."""
-        measured = (parse_number_or_none(entry.get(key)) for key in EVALUATION_KEYS[1:])
+        losses = (parse_number_or_none(entry[key]) for key in ("train_loss", "val_loss"))
         for score in recorded_scores(entry):
             if (key := f"val_{score.name}") not in EVALUATION_KEYS:
                 earlier = self.scores.setdefault(key, [])
                 earlier += [None] * (len(self.evaluations) - len(earlier))
                 earlier.append(parse_number_or_none(entry[key]))
-        self.evaluations.append([float(entry["step"]), *measured])
+        accuracy = parse_number_or_none(entry.get("val_accuracy"))
+        self.evaluations.append([float(entry["step"]), *losses, accuracy])
         if entry["step"] == 0 and self.begin is None:
             kinds = ("_batch", "_population")
             self.begin = {

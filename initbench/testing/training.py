@@ -13,7 +13,7 @@ from initbench.components.optimizer import Optimizer, OptimizerState
 from initbench.components.schedule import Schedule
 from initbench.data.dataset import Dataset, DataSource, UnavailableError
 from initbench.data.raw_checks import check_raw_data, raw_form
-from initbench.errors import DataError
+from initbench.errors import DataError, UsageError
 from initbench.testing.check import (
     Check,
     SkippedError,
@@ -106,6 +106,8 @@ def check_data(entry: Dataset, source: DataSource) -> None:
         located, again = entry.locate(options, source), entry.locate(options, source)
     except UnavailableError as error:
         raise SkippedError(error.missing) from None
+    except UsageError as error:  # it needs options, or a function of the user
+        raise SkippedError(str(error)) from None
     expect_that(located.fingerprint == again.fingerprint, "two calls of locate give two fingerprints")
     expect_that(located.name == entry.name, f"locate names the data set {located.name!r}")
     raw = located.load()

@@ -62,7 +62,7 @@ def complete(line: str, folder: Path) -> list[str]:
         ("initbench compare --sort -lab", ["-label"]),
         ("initbench compare --sort = -steps_to", ["-steps_to_target"]),
         ("initbench compare --plo", ["--plot"]),
-        ("initbench ls --sort -val", ["-val"]),
+        ("initbench ls --sort -val", ["-val", "-val_r2", "-val_loss"]),
         ("initbench compare --by model.nor", ["model.norm", "model.norm_placement"]),
         ("initbench compare --where init.scheme=kaiming_n", ["init.scheme=kaiming_normal"]),
         ("initbench run init.sc", ["init.scheme="]),

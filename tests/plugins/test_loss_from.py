@@ -69,6 +69,7 @@ def finals(result: subprocess.CompletedProcess[str]) -> dict[str, dict[str, floa
     return {run["run_id"]: run["final"] for run in json.loads(result.stdout)["runs"]}
 
 
+@pytest.mark.slow
 def test_a_function_gives_the_numbers_of_the_same_loss(place: Path, initbench: Call) -> None:
     built_in = finals(initbench("run", "tiny.yaml", "--json"))
     own = finals(initbench("run", "tiny.yaml", "--json", "--loss-from", "losses:squared", "--workers", "2"))
@@ -107,6 +108,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 def test_functions_that_are_no_losses_are_refused(initbench: Call) -> None:
     for path, message in REFUSED.items():
         result = initbench("run", "tiny.yaml", "--workers", "1", "--loss-from", path)

@@ -19,6 +19,7 @@ app(prog_name="initbench")
 """
 
 
+@pytest.mark.slow
 def test_runs_use_a_plugin_in_worker_processes_and_are_resumed(call: Call, folder: Path) -> None:
     workers = ("--executor", "local", "--workers", "2", "-q")
     first = call("run", "tiny.yaml", "train.steps=21", *PLUGIN, *workers)

@@ -63,7 +63,7 @@ def shapes_of(network):
     return {name: tuple(t.shape) for name, t in network.state_dict().items()}
 
 
-@pytest.mark.parametrize("family", FAMILIES.names())
+@pytest.mark.parametrize("family", [name for name in FAMILIES.names() if name != "custom"])
 @pytest.mark.parametrize("norm", ["none", "batch"])
 def test_every_tensor_goes_with_one_layer_and_norms_with_theirs(family, norm):
     network = net(family=family, norm=norm)

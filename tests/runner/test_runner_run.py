@@ -416,10 +416,10 @@ def test_runs_that_train_singly_fail_singly(
 ) -> None:
     draw = base.train
 
-    def fail_for_seed_1(task: Any, data: Any, emit: Any) -> None:
+    def fail_for_seed_1(task: Any, *rest: Any) -> None:
         if task.seeds == (1,):
             raise RuntimeError("out of luck")
-        draw(task, data, emit)
+        draw(task, *rest)
 
     monkeypatch.setattr(base, "train", fail_for_seed_1)
     config = make_config(seeds=3, model={"width": 17, "activation": "sigmoid"})
