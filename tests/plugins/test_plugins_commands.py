@@ -62,6 +62,7 @@ def test_the_names_of_a_plugin_are_known(arguments: list[str], expected: str, ca
     assert expected in done.stdout
 
 
+@pytest.mark.slow
 def test_the_variable_names_plugins_and_completion_knows_them(
     call: Call, folder: Path, repository: Path
 ) -> None:

@@ -91,6 +91,7 @@ def fingerprints(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> 
     return dict(map(json.loads, done.stdout.splitlines()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_counts_by_its_meaning_and_where_it_is_used(
     change: str, fingerprints: dict[str, dict[str, str]]
@@ -101,6 +102,7 @@ def test_a_change_counts_by_its_meaning_and_where_it_is_used(
     assert changed["kaiming_normal"] == original["kaiming_normal"]
 
 
+@pytest.mark.slow
 def test_another_scheme_of_the_file_has_its_own_code(fingerprints: dict[str, dict[str, str]]) -> None:
     original = fingerprints[""]["other"]
     assert fingerprints["another scheme of the file"]["other"] != original

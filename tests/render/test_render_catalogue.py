@@ -17,6 +17,7 @@ from torch.nn import functional
 from initbench.components.activation import ACTIVATIONS, Activation, bound
 from initbench.components.init_scheme import INITS, Scheme
 from initbench.components.norm import NORMS
+from initbench.components.target import SampleShape
 from initbench.config import examples, registry_fields
 from initbench.config.overrides import apply_overrides, parse_override
 from initbench.config.yaml_reader import parse_yaml
@@ -267,8 +268,7 @@ def test_the_variance_shown_is_the_one_drawn(scheme: Scheme) -> None:
     n, _ = catalog.EXAMPLE_FANS
     model = options_model(FAMILIES["mlp"], "family")(depth=3, width=n)
     options = InitOptions(scheme=options_model(scheme, "name")())
-    arguments = {"input_shape": (n,), "classes": n, "seed": 1, "batch": torch.zeros(2, n)}
-    network = build(model, options, **arguments)
+    network = build(model, options, form=SampleShape((n,), n), seed=1, batch=torch.zeros(2, n))
     stated = catalog.sigma_w2(scheme, n, n, bound("relu"))
     assert stated is not None
     squares = network.weight_layers()[1].module.get_parameter("weight").detach().double().square()
