@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import Distribution, EntryPoint, entry_points, packages_distributions
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import ModuleType
 
 from initbench.errors import UsageError, reporting_user_code
 from initbench.paths import expand_user
@@ -94,28 +94,6 @@ def request_loss(path: str) -> str:
 def requested_loss() -> str | None:
     """Return the path of the user's loss function, or None."""
     return os.environ.get(LOSS_VARIABLE) or None
-
-
-def import_function(path: str, option: str) -> FunctionType:
-    """Import a function that a module defines at its top level.
-
-    Args:
-        path: `module:function`; the module is installed or in the working directory.
-        option: Option of the command line that names it, for messages.
-
-    Raises:
-        UsageError: If there is no such function, or the import of its module fails.
-    """
-    module_name, _, name = path.rpartition(":")
-    _append_to_path(Path.cwd())
-    module = import_user_module(module_name, f"{option} {path}: {module_name} cannot be imported:")
-    function = getattr(module, name, None)
-    if function is None:
-        names = [key for key, value in vars(module).items() if isinstance(value, FunctionType)]
-        raise UsageError(f"{option} {path}: {module_name} has no function {name!r}{_hint(name, names)}")
-    if not isinstance(function, FunctionType) or function.__qualname__ != function.__name__:
-        raise UsageError(f"{option} {path}: {name} must be a function that a module defines by `def`")
-    return function
 
 
 def are_available() -> bool:

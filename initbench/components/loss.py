@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
+from types import FunctionType
 from typing import Any
 
 from pydantic import Field
@@ -24,6 +25,7 @@ from initbench import plugins
 from initbench.components.target import TargetKind
 from initbench.errors import UsageError
 from initbench.registry import Options, Registry, RegistryEntry
+from initbench.user_functions import import_user_function
 
 ALL_KINDS = frozenset(TargetKind)
 CLASS_INDICES = frozenset(kind for kind in TargetKind if kind.is_class_index)
@@ -177,7 +179,12 @@ def add_requested_loss(path: str | None) -> None:
     """
     if path is None:
         return
-    function = plugins.import_function(path, "--loss-from")
+    function = import_user_function(
+        path, "--loss-from", example="losses:focal", returns="a scalar loss"
+    ).function
+    if not isinstance(function, FunctionType) or function.__qualname__ != function.__name__:
+        name = path.rpartition(":")[2]
+        raise UsageError(f"--loss-from {path}: {name} must be a function that a module defines by `def`")
     origin = function.__module__, function.__code__.co_firstlineno
     LOSSES.add(
         Loss(

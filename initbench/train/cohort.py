@@ -347,6 +347,7 @@ def _with_copy(stacked: Callable[..., Any], data_dims: tuple[int | None, ...]) -
     """Return `stacked` for a stack of one run: it computes two equal runs and drops the second result."""
 
     def doubled(parameters: dict[str, Tensor], buffers: dict[str, Tensor], *data: Tensor) -> Any:
+        """Compute the run twice, and return the first result."""
         both = {name: _twice(b) for name, b in buffers.items()}
         batch = (x if dim is None else _twice(x) for x, dim in zip(data, data_dims, strict=True))
         result = stacked({name: _twice(p) for name, p in parameters.items()}, both, *batch)

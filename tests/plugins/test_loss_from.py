@@ -97,8 +97,8 @@ def test_a_function_gives_the_numbers_of_the_same_loss(place: Path, initbench: C
 
 
 REFUSED = {
-    "losses:squarde": "losses has no function 'squarde'; did you mean squared?",
-    "losses:FACTOR": "FACTOR must be a function that a module defines by `def`",
+    "losses:squarde": "there is no attribute 'squarde'; did you mean 'squared'?",
+    "losses:FACTOR": "FACTOR cannot be called; name a function that returns a scalar loss",
     "losses.py": "--loss-from takes module:function, as in losses:dice; got 'losses.py'",
     "nothing:f": "nothing cannot be imported: ModuleNotFoundError",
     "losses:vector": "train.loss=vector must return one number, a tensor (); found a tensor (2, 2)",
