@@ -73,7 +73,7 @@ def test_a_signal_marks_the_runs_interrupted(
     assert len(store.read(records[0]["run_id"]).convergence) >= 2, "what was measured until then is kept"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_makes_workers_send_a_checkpoint(
     tmp_path: Path, environment: dict[str, str], number: signal.Signals
 ) -> None:
@@ -131,7 +131,7 @@ def test_a_second_signal_ends_the_workers_at_once(tmp_path: Path, environment: d
             os.kill(pid, signal.SIGSTOP)
         process.send_signal(signal.SIGINT)
         with pytest.raises(subprocess.TimeoutExpired):  # it waits for their checkpoints
-            process.communicate(timeout=4)
+            process.communicate(timeout=2)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     finally:
@@ -266,12 +266,17 @@ def test_looking_at_runs_does_not_import_torch(stored: Path, environment: dict[s
     "pipeline",
     [
         "show deep --all-layers | head -1",
-        "show deep --json | head -c 20",
-        "show deep --json | true",
-        "show deep --all-layers | true",
-        "ls | true",
-        "compare | true",
         "--help | true",
+        *(
+            pytest.param(pipeline, marks=pytest.mark.slow)
+            for pipeline in (
+                "show deep --json | head -c 20",
+                "show deep --json | true",
+                "show deep --all-layers | true",
+                "ls | true",
+                "compare | true",
+            )
+        ),
     ],
 )
 def test_a_reader_that_goes_away_is_no_error(
@@ -306,7 +311,16 @@ def test_the_output_of_a_process_is_whole(stored: Path, environment: dict[str, s
     assert "\x1b" not in done.stdout
 
 
-@pytest.mark.parametrize("command", [["show", "deep"], ["ls"], ["compare"], ["show", "deep", "--json"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["show", "deep"],
+        *(
+            pytest.param(command, marks=pytest.mark.slow)
+            for command in (["ls"], ["compare"], ["show", "deep", "--json"])
+        ),
+    ],
+)
 def test_an_ascii_terminal_is_written_to(
     stored: Path, environment: dict[str, str], command: list[str]
 ) -> None:
