@@ -17,7 +17,7 @@ import pytest
 from initbench.errors import DataError, DeviceError, StoreError, UsageError
 from initbench.store.run_directory import METRICS
 from initbench.store.store import Store
-from tests.processes import forked_workers
+from tests.processes import forked_workers, run_forked
 
 COMMAND = [sys.executable, "-m", "initbench"]
 LONG = """\
@@ -41,7 +41,9 @@ def environment(repository: Path, tmp_path: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 def test_a_signal_marks_the_runs_interrupted(
     tmp_path: Path, environment: dict[str, str], number: signal.Signals, code: int
 ) -> None:
@@ -368,18 +370,11 @@ def test_every_error_has_the_exit_code_of_its_kind() -> None:
     assert [kind.exit_code for kind in (UsageError, DataError, StoreError, DeviceError)] == [2, 3, 3, 3]
 
 
-def test_training_does_not_load_torch_s_compiler(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_training_does_not_load_torch_s_compiler(tmp_path: Path) -> None:
     """It takes torch 1.5 s, and a pass on the device "meta" is enough to have it done."""
     (tmp_path / "short.yaml").write_text(LONG.replace("10000000", "2"), encoding="utf-8")
     code = WATCH.replace('"torch", ', '"torch._dynamo", ')
     command = ["run", "short.yaml", "--executor", "inprocess", "--quiet"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps([command])],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run_forked(tmp_path, json.dumps([command]), source=code)
     status, loaded = json.loads(done.stdout.splitlines()[-1])[" ".join(command)]
     assert status == 0 and "torch._dynamo" not in loaded, done.stderr
