@@ -34,7 +34,7 @@ COMMAND_LINE = "from initbench.__main__ import main; main()"
 def run_forked(
     folder: Path, *arguments: str, source: str = COMMAND_LINE, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command line, or other Python code, in a folder and a process forked from the server of workers.
+    """Run the command line, or other Python code, in a process forked from the server of workers.
 
     The server has imported torch but read no registry, so the process is as good as a new one, and starts in
     a tenth of the time. Tests of the path, or of imports that the server has made, need a new process.
