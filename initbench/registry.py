@@ -140,6 +140,11 @@ class Registry(Generic[E]):
         self._origins[entry.name] = module, line
         return entry
 
+    def remove(self, name: str) -> None:
+        """Remove the entry that has exactly this name."""
+        del self._entries[name], self._origins[name]
+        self._folded = {spelling: entry for spelling, entry in self._folded.items() if entry != name}
+
     def _check_free(self, name: str, entry: E, module: str) -> None:
         """Raise NameTakenError if `name`, an alias or the name of an entry of `module`, is taken."""
         holder = self._folded.get(normalize_name(name))
