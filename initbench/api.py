@@ -313,8 +313,8 @@ def _with_functions(
     keys = use_functions(model, loss)
     if data is not None:
         keys["data.name"] = "custom"
-    named = {key.replace("__", ".") for key in (*overrides, *axes)}
-    if named & {"train.loss", "train.loss.name"}:
+    keys_named = {key.replace("__", ".") for key in (*overrides, *axes)}
+    if keys_named & {"train.loss", "train.loss.name"}:
         keys.pop("train.loss", None)
     return {**overrides, **{key.replace(".", "__"): value for key, value in keys.items()}}
 

@@ -74,6 +74,8 @@ class RegistryEntry:
     """Other accepted names of this entry, as used by torch, Keras and papers."""
     suggested_for: tuple[str, ...] = ()
     """Names that are rejected as ambiguous or too specific, with this entry as the suggestion."""
+    chosen_by: str = ""
+    """Option of the command line that chooses this entry, such as `--model MODULE:FUNCTION`, if any."""
 
 
 E = TypeVar("E", bound=RegistryEntry)
