@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from initbench.components.activation import BoundActivation, bound
+from initbench.components.activation import BoundActivation, bound, shift_text
 
 Arguments = dict[str | int, Any]
 """Arguments of a call: positional ones by position, the others by name."""
@@ -26,15 +26,20 @@ class NamedActivation:
     bound: BoundActivation | None = None
     """Registered activation; None for one that is not in the registry."""
 
-    def scaled(self, *, input_scale: float = 1.0, output_scale: float = 1.0) -> NamedActivation:
-        """Return c·φ(a·x), for constants a before the activation and c after it."""
-        if input_scale == output_scale == 1.0:
+    def scaled(
+        self, *, input_scale: float = 1.0, output_scale: float = 1.0, output_shift: float = 0.0
+    ) -> NamedActivation:
+        """Return c·φ(a·x) + s, for constants a before the activation, and c and s after it."""
+        if (input_scale, output_scale, output_shift) == (1.0, 1.0, 0.0):
             return self
         if self.bound is not None:
-            bound_activation = self.bound.scaled(input_scale=input_scale, output_scale=output_scale)
+            bound_activation = self.bound.scaled(
+                input_scale=input_scale, output_scale=output_scale, output_shift=output_shift
+            )
             return NamedActivation(bound_activation.label, bound_activation)
         inner = self.label if input_scale == 1.0 else f"{self.label}({input_scale:.4g}x)"
-        return NamedActivation(inner if output_scale == 1.0 else f"{output_scale:.4g}·{inner}")
+        inner = inner if output_scale == 1.0 else f"{output_scale:.4g}·{inner}"
+        return NamedActivation(inner + shift_text(output_shift))
 
 
 WEIGHTED: dict[str, int] = {
@@ -149,6 +154,17 @@ def constant_factor(name: str, arguments: Arguments) -> float | None:
     return 1.0 / factor if divides else factor
 
 
+def constant_shift(name: str, arguments: Arguments) -> float | None:
+    """Return the constant that a call adds to its tensor, or None if there is none."""
+    if name not in SUMS:
+        return None
+    number = _number(arguments.get(1, arguments.get("other")))
+    alpha = _number(arguments.get("alpha", 1.0))
+    if number is None or alpha is None or not math.isfinite(number * alpha):
+        return None
+    return -number * alpha if "sub" in name else number * alpha
+
+
 def _number(x: Any) -> float | None:
     if isinstance(x, Tensor):
         return float(x) if x.ndim == 0 and not x.requires_grad and x.dtype.is_floating_point else None
@@ -177,6 +193,8 @@ def activation_of_call(name: str, arguments: Arguments) -> NamedActivation | Non
 def gated_activation(by: NamedActivation) -> NamedActivation:
     """Return x·c·g(a·x) for a gate that is an activation of x: (c/a)·φ(a·x) with φ(x) = x·g(x)."""
     gate = by.label if by.bound is None else by.bound.entry.name
+    if by.bound is not None and by.bound.output_shift != 0.0:
+        return NamedActivation(f"x·({by.label})(x)")
     if gate not in _GATED:
         return NamedActivation(f"x·{by.label}(x)")
     if by.bound is None:

@@ -303,7 +303,7 @@ class Tracer(TorchFunctionMode):
                 origin.use.transpose_output(output)
             self._provenance.record(output, origin)
         elif name in torch_ops.SUMS and alone:
-            self._add_constant(arguments, traced[0], output)
+            self._add_constant(name, arguments, traced[0], output)
         elif name in torch_ops.SUMS:
             self._add_branch(traced, output)
         elif name in torch_ops.SCALINGS and not alone:
@@ -311,7 +311,8 @@ class Tracer(TorchFunctionMode):
         elif (factor := torch_ops.constant_factor(name, arguments)) is not None and not _has_parts(
             self._provenance, arguments
         ):
-            self._provenance.record(output, replace(origin, scale=factor * origin.scale))
+            scaled = replace(origin, scale=factor * origin.scale, shift=factor * origin.shift)
+            self._provenance.record(output, scaled)
         elif name in torch_ops.PASSES or name in torch_ops.SCALINGS:
             self._provenance.record(output, replace(origin, straight=False))
         else:
@@ -396,11 +397,16 @@ class Tracer(TorchFunctionMode):
         return origin.use if is_whole else None
 
     def _take_factor(self, origin: TensorOrigin, x: Tensor) -> None:
-        """Include a constant factor after an activation in it, once the product feeds a weight."""
+        """Include a constant factor and shift after an activation in it, once the result feeds a weight.
+
+        If several weights take the result, the first of them has done so.
+        """
         use = origin.use
-        if use is None or not origin.activated or origin.scale == 1.0 or use.activation is None:
+        if use is None or origin.activation is None or use.activation is not origin.activation:
             return
-        use.activation = use.activation.scaled(output_scale=origin.scale)
+        if origin.scale == 1.0 and origin.shift == 0.0:
+            return
+        use.activation = use.activation.scaled(output_scale=origin.scale, output_shift=origin.shift)
         if (
             origin.straight
             and origin.activation_input is not None
@@ -431,10 +437,14 @@ class Tracer(TorchFunctionMode):
         self._record_output(use, output)
 
     def _add_constant(
-        self, arguments: Arguments, traced: tuple[Tensor, TensorOrigin], output: Tensor
+        self, name: str, arguments: Arguments, traced: tuple[Tensor, TensorOrigin], output: Tensor
     ) -> None:
         """Record a sum with an input-independent tensor, such as a bias directly after its weight."""
         (x, origin), others = traced, list(_tensors(arguments.values()))
+        shift = torch_ops.constant_shift(name, arguments)
+        if origin.activation is not None and shift is not None and not _has_parts(self._provenance, arguments):
+            self._provenance.record(output, replace(origin, shift=origin.shift + shift))
+            return
         bias = next(
             (other for other in others if other is not x and self._provenance.parameters_of(other)), None
         )
@@ -458,7 +468,7 @@ class Tracer(TorchFunctionMode):
         if use is None:
             self._provenance.record(output, merge_origins([origin], activation.label))
         elif origin.activated and use.activation is not None:
-            inner = use.activation.scaled(output_scale=origin.scale)
+            inner = use.activation.scaled(output_scale=origin.scale, output_shift=origin.shift)
             self._set_activation(
                 origin, torch_ops.chain_activations(inner, activation), origin.activation_input, output
             )
@@ -484,7 +494,15 @@ class Tracer(TorchFunctionMode):
         use.activation = activation
         self._observer.activation(use, activation_input, output)
         self._provenance.record(
-            output, replace(origin, activated=True, scale=1.0, activation_input=activation_input)
+            output,
+            replace(
+                origin,
+                activated=True,
+                scale=1.0,
+                shift=0.0,
+                activation=activation,
+                activation_input=activation_input,
+            ),
         )
 
     def _add_branch(self, traced: TracedArguments, output: Tensor) -> None:
@@ -535,7 +553,8 @@ class Tracer(TorchFunctionMode):
             return
         gate = gates[0]
         assert gate.use is not None and gate.use.activation is not None
-        x, by = plain[0][0].detach() / plain[0][1].scale, gate.use.activation
+        x = plain[0][0].detach() / plain[0][1].scale
+        by = gate.use.activation.scaled(output_shift=gate.shift / gate.scale)
         self._set_activation(
             gate,
             torch_ops.gated_activation(by).scaled(output_scale=plain[0][1].scale * gate.scale),
