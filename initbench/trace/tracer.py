@@ -442,7 +442,8 @@ class Tracer(TorchFunctionMode):
         """Record a sum with an input-independent tensor, such as a bias directly after its weight."""
         (x, origin), others = traced, list(_tensors(arguments.values()))
         shift = torch_ops.constant_shift(name, arguments)
-        if origin.activation is not None and shift is not None and not _has_parts(self._provenance, arguments):
+        is_fixed = not _has_parts(self._provenance, arguments)
+        if origin.activation is not None and shift is not None and is_fixed:
             self._provenance.record(output, replace(origin, shift=origin.shift + shift))
             return
         bias = next(
