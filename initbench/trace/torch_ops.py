@@ -90,7 +90,7 @@ MIXTURES = PRODUCTS | {"scaled_dot_product_attention", "softmax", "cdist", "line
 """Functions that sum over entries with coefficients that may depend on the input."""
 
 LINEAR = frozenset(
-    {"neg", "__neg__", "cat", "stack", "concat", "concatenate", "hstack", "vstack", "sum", "cumsum", "flip"}
+    {"cat", "stack", "concat", "concatenate", "hstack", "vstack", "sum", "cumsum", "flip"}
     | {
         "repeat",
         "repeat_interleave",
@@ -120,7 +120,10 @@ LINEAR = frozenset(
 )
 """Other linear functions, which never form an activation."""
 
-SUMS = frozenset({"add", "__add__", "__radd__", "__iadd__", "sub", "__sub__", "__isub__"})
+REVERSED = frozenset({"rsub", "__rsub__"})
+"""Functions that subtract their tensor from the other argument."""
+SUMS = REVERSED | {"add", "__add__", "__radd__", "__iadd__", "sub", "__sub__", "__isub__"}
+NEGATIONS = frozenset({"neg", "__neg__", "negative"})
 SCALINGS = frozenset({"mul", "__mul__", "__rmul__", "__imul__", "div", "__truediv__", "__itruediv__"})
 
 
@@ -143,6 +146,8 @@ def call_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
 
 def constant_factor(name: str, arguments: Arguments) -> float | None:
     """Return the constant that a call multiplies its tensor by, or None if there is none."""
+    if name in NEGATIONS:
+        return -1.0
     if name not in SCALINGS or arguments.get("rounding_mode") is not None:
         return None
     first, second = arguments.get(0, arguments.get("input")), arguments.get(1, arguments.get("other"))
@@ -162,6 +167,8 @@ def constant_shift(name: str, arguments: Arguments) -> float | None:
     alpha = _number(arguments.get("alpha", 1.0))
     if number is None or alpha is None or not math.isfinite(number * alpha):
         return None
+    if name in REVERSED:
+        return number if alpha == 1.0 else None
     return -number * alpha if "sub" in name else number * alpha
 
 

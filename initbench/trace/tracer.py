@@ -444,13 +444,16 @@ class Tracer(TorchFunctionMode):
         shift = torch_ops.constant_shift(name, arguments)
         is_fixed = not _has_parts(self._provenance, arguments)
         if origin.activation is not None and shift is not None and is_fixed:
-            self._provenance.record(output, replace(origin, shift=origin.shift + shift))
+            sign = -1.0 if name in torch_ops.REVERSED else 1.0
+            shifted = replace(origin, scale=sign * origin.scale, shift=sign * origin.shift + shift)
+            self._provenance.record(output, shifted)
             return
         bias = next(
             (other for other in others if other is not x and self._provenance.parameters_of(other)), None
         )
         use = origin.use
         is_behind = use is not None and not origin.activated and origin.straight and origin.scale == 1.0
+        is_behind = is_behind and name not in torch_ops.REVERSED
         if bias is None or use is None or not is_behind or use.bias is not None:
             self._provenance.record(output, replace(origin, straight=False))
             return
