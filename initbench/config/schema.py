@@ -286,3 +286,9 @@ class ExperimentConfig(Section):
             scheme = {key: value for key, value in keys["init"]["scheme"].items() if key != "from"}
             keys["init"] = {**keys["init"], "scheme": scheme}
         return keys
+
+
+def rebuild_schemas() -> None:
+    """Validate configs with the losses that are registered now."""
+    TrainOptions.model_rebuild(force=True)
+    ExperimentConfig.model_rebuild(force=True)
