@@ -161,7 +161,7 @@ class Cohort(StackedRuns):
         self.skeleton: Network = copy.deepcopy(networks[0]).to(device)
         self.options = options
         self._loss = LOSSES[options.loss.name]
-        self._scores = scores_of(form)
+        self._scores = scores_of(form, options.top_k)
         self._chunk = evaluation_chunk(form)
 
     @property
