@@ -15,7 +15,7 @@ Form = Literal["factor", "percent", "number"]
 
 @dataclass(frozen=True)
 class Symptom:
-    """What a diagnostic of a plug-in sees in a probe: a layer, a measured value, and a sentence about it."""
+    """A problem that a diagnostic of a plug-in sees in a probe."""
 
     layer: int | None
     """Index of the layer, from 1; None for the whole net."""

@@ -32,10 +32,10 @@ def check_symptoms(entry: DiagnosisCode) -> None:
     for scheme in SCHEMES:
         layers = _layers(scheme)
         probe = {"when": "init", "step": 0, "layers": layers}
-        before, indices = repr(probe), [layer["index"] for layer in layers]
+        original, indices = repr(probe), [layer["index"] for layer in layers]
         symptoms = list(entry.look(probe))
         expect_that(list(entry.look(probe)) == symptoms, f"it sees two things in one probe ({scheme})")
-        expect_that(repr(probe) == before, f"it changes the probe ({scheme})")
+        expect_that(repr(probe) == original, f"it changes the probe ({scheme})")
         for symptom in symptoms:
             expect_that(isinstance(symptom, Symptom), f"it yields {type(symptom).__name__}, not a Symptom")
             expect_that(symptom.layer is None or symptom.layer in indices, f"no layer {symptom.layer!r}")
