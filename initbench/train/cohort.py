@@ -190,7 +190,7 @@ class Cohort(StackedRuns):
         self.skeleton: Network = copy.deepcopy(networks[0]).to(device)
         self.options = options
         self._loss = LOSSES[options.loss.name]
-        self._scores = scores_of(form)
+        self._scores = scores_of(form, options.top_k)
         self._chunk = evaluation_chunk(form)
         self._needs_copy_if_alone = self._stacked_bf16_on_cpu and bf16_stack_of_one_differs()
 
