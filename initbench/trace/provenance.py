@@ -6,13 +6,13 @@ Every recorded tensor is kept alive, so that no `id` is reused.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from initbench.trace.torch_ops import NamedActivation
-from initbench.trace.weight_use import RecurrentLayer, WeightUse
+from initbench.trace.weight_use import RecurrentLayer, WeightUse, in_order
 
 _MAX_STEPS = 10_000
 """Maximum number of graph nodes to visit when searching for the origin of a tensor."""
@@ -48,6 +48,17 @@ class TensorOrigin:
     def only_use(self) -> WeightUse | None:
         """Only weight use that the tensor depends on, sample by sample; None if there are several."""
         return next(iter(self.frontier)) if len(self.frontier) == 1 and not self.is_mixed else None
+
+    @property
+    def both_directions(self) -> WeightUse | None:
+        """The first of two uses if they are the two directions of one recurrent layer, else None."""
+        first, *others = in_order(self.frontier) or (None,)
+        is_whole = first is not None and others == [first.other_direction] and not self.is_mixed
+        return first if is_whole else None
+
+    def scaled(self, factor: float) -> TensorOrigin:
+        """Return the origin of the tensor times a constant."""
+        return replace(self, scale=factor * self.scale, shift=factor * self.shift)
 
 
 INPUT = TensorOrigin()

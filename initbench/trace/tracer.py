@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -17,6 +16,7 @@ from initbench.trace.matmul import WeightMatmul, elementwise_product, find_weigh
 from initbench.trace.provenance import INPUT, Provenance, TensorOrigin, merge_origins, state_origin
 from initbench.trace.recurrent import CELLS, LAYERS, CellWeights, Step, is_bidirectional, run_cell, run_layers
 from initbench.trace.rewriting import REWRITTEN, rewrite_product
+from initbench.trace.tensors import is_matrix, is_wrapped, tensors_in, varies_between_samples
 from initbench.trace.torch_ops import Arguments, NamedActivation
 from initbench.trace.weight_use import (
     UNUSED,
@@ -144,7 +144,7 @@ class Tracer(TorchFunctionMode):
                 return _without_dispatch(func)(*args, **keywords)
         arguments = torch_ops.call_arguments(args, keywords)
         if name in REWRITTEN:
-            self._recover(_tensors(arguments.values()))
+            self._recover(tensors_in(arguments.values()))
             several = rewrite_product(name, arguments, self._provenance)
             if several is not None:
                 with self:
@@ -166,7 +166,7 @@ class Tracer(TorchFunctionMode):
             return
         if rows.is_floating_point():  # torch.embedding takes the table first
             rows, table = table, rows
-        if _is_wrapped(rows) or not rows.numel() or rows.is_floating_point():  # torch refuses such rows
+        if is_wrapped(rows) or not rows.numel() or rows.is_floating_point():  # torch refuses such rows
             return
         low, high = int(rows.min()), int(rows.max())
         if low < 0 or high >= len(table):
@@ -177,7 +177,7 @@ class Tracer(TorchFunctionMode):
 
     def _recurrent(self, name: str, arguments: Arguments) -> Any:
         """Compute a recurrent layer, or one step of it, step by step."""
-        self._recover(_tensors(arguments.values()))
+        self._recover(tensors_in(arguments.values()))
         layers: list[RecurrentLayer] = []  # of this call, in order
         goes_both_ways = name in LAYERS and is_bidirectional(arguments)
 
@@ -196,7 +196,7 @@ class Tracer(TorchFunctionMode):
         run = run_cell if name in CELLS else run_layers
         result = run(CELLS.get(name, name), arguments, on_step)
         last = layers[-2:] if goes_both_ways else layers[-1:]
-        for output in _tensors([result]):
+        for output in tensors_in([result]):
             self._provenance.record(output, state_origin(last))
         return result
 
@@ -245,8 +245,8 @@ class Tracer(TorchFunctionMode):
     def _record_call(
         self, name: str, arguments: Arguments, result: Any, activation_input: Tensor | None
     ) -> None:
-        inputs, outputs = list(_tensors(arguments.values())), list(_tensors([result]))
-        if any(_is_wrapped(x) for x in (*inputs, *outputs)):
+        inputs, outputs = list(tensors_in(arguments.values())), list(tensors_in([result]))
+        if any(is_wrapped(x) for x in (*inputs, *outputs)):
             self._record_unseen(
                 name, inputs, "it is used within torch.vmap or torch.func, which cannot be looked into"
             )
@@ -275,13 +275,13 @@ class Tracer(TorchFunctionMode):
     def _recover(self, tensors: Iterable[Tensor]) -> None:
         """Find the origins of tensors that functions returned which were not traced."""
         for x in tensors:
-            if not self._provenance.is_known(x) and not _is_wrapped(x):
+            if not self._provenance.is_known(x) and not is_wrapped(x):
                 self._provenance.recover(x, self._samples)
 
     def _await_sum(self, x: Tensor, inputs: list[Tensor], output: Tensor) -> None:
         """Record an elementwise product with a weight, which a later sum may turn into a contraction."""
         weight = next((other for other in inputs if other is not x), x)
-        if _is_matrix(weight) and self._provenance.parameters_of(weight):
+        if is_matrix(weight) and self._provenance.parameters_of(weight):
             self._provenance.await_sum(output, elementwise_product(x, weight))
 
     def _record_result(
@@ -308,11 +308,10 @@ class Tracer(TorchFunctionMode):
             self._add_branch(traced, output)
         elif name in torch_ops.SCALINGS and not alone:
             self._gate(traced, output)
-        elif (factor := torch_ops.constant_factor(name, arguments)) is not None and not _has_parts(
-            self._provenance, arguments
+        elif (factor := torch_ops.constant_factor(name, arguments)) is not None and not self._has_parts(
+            arguments
         ):
-            scaled = replace(origin, scale=factor * origin.scale, shift=factor * origin.shift)
-            self._provenance.record(output, scaled)
+            self._provenance.record(output, origin.scaled(factor))
         elif name in torch_ops.PASSES or name in torch_ops.SCALINGS:
             self._provenance.record(output, replace(origin, straight=False))
         else:
@@ -335,7 +334,7 @@ class Tracer(TorchFunctionMode):
         moves = torch_ops.SUMS | torch_ops.LINEAR | torch_ops.RESHAPES | {"prelu"}
         harmless = name in torch_ops.NORMS or name in moves  # a shift, or a token
         for x in inputs:
-            is_vector = x.ndim < 2 or (name in torch_ops.SCALINGS and not _is_matrix(x))
+            is_vector = x.ndim < 2 or (name in torch_ops.SCALINGS and not is_matrix(x))
             for part in self._provenance.parameters_of(x):
                 if not is_vector and not harmless:
                     self._found.unseen.setdefault(part, why)
@@ -352,7 +351,7 @@ class Tracer(TorchFunctionMode):
         name = self._layer_name(m.parts)
         self._times[name] = self._times.get(name, 0) + 1
         source = self._source(origin, m.x)
-        varies = _varies(m.x)
+        varies = varies_between_samples(m.x)
         use = WeightUse(
             index=len(self._found.uses) + 1,
             name=name,
@@ -385,7 +384,7 @@ class Tracer(TorchFunctionMode):
         """
         for use in origin.frontier:
             use.feeds = True
-        single = origin.only_use or _both_directions(origin)
+        single = origin.only_use or origin.both_directions
         if single is not None and not single.joins_residual:
             single.leads_on = True
             if single.activation is None and origin.functions:
@@ -440,13 +439,12 @@ class Tracer(TorchFunctionMode):
         self, name: str, arguments: Arguments, traced: tuple[Tensor, TensorOrigin], output: Tensor
     ) -> None:
         """Record a sum with an input-independent tensor, such as a bias directly after its weight."""
-        (x, origin), others = traced, list(_tensors(arguments.values()))
+        (x, origin), others = traced, list(tensors_in(arguments.values()))
         shift = torch_ops.constant_shift(name, arguments)
-        is_fixed = not _has_parts(self._provenance, arguments)
+        is_fixed = not self._has_parts(arguments)
         if origin.activation is not None and shift is not None and is_fixed:
-            sign = -1.0 if name in torch_ops.REVERSED else 1.0
-            shifted = replace(origin, scale=sign * origin.scale, shift=sign * origin.shift + shift)
-            self._provenance.record(output, shifted)
+            signed = origin.scaled(-1.0) if name in torch_ops.REVERSED else origin
+            self._provenance.record(output, replace(signed, shift=signed.shift + shift))
             return
         bias = next(
             (other for other in others if other is not x and self._provenance.parameters_of(other)), None
@@ -509,6 +507,10 @@ class Tracer(TorchFunctionMode):
             ),
         )
 
+    def _has_parts(self, arguments: Arguments) -> bool:
+        """Whether an argument is computed from parameters, so that it is learned and not a constant."""
+        return any(self._provenance.parameters_of(x) for x in tensors_in(arguments.values()))
+
     def _add_branch(self, traced: TracedArguments, output: Tensor) -> None:
         """Record the sum of a residual branch, the longer chain of weights, and its skip connection."""
         ends = [(x, o) for x, o in traced if o.use is not None and not o.activated]
@@ -567,24 +569,12 @@ class Tracer(TorchFunctionMode):
         )
 
 
-def _has_parts(provenance: Provenance, arguments: Arguments) -> bool:
-    """Whether an argument is computed from parameters, so that it is learned and not a constant."""
-    return any(provenance.parameters_of(x) for x in _tensors(arguments.values()))
-
-
 def _without_dispatch(function: types.FunctionType) -> Callable[..., Any]:
     """Return a copy of a function that skips its own dispatch, so that the calls inside are dispatched."""
     scope = {**function.__globals__, "has_torch_function": lambda _arguments: False}
     twin = types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__)
     twin.__kwdefaults__ = function.__kwdefaults__
     return twin
-
-
-def _both_directions(origin: TensorOrigin) -> WeightUse | None:
-    """Return the first of two uses if they are the two directions of one recurrent layer, else None."""
-    first, *others = in_order(origin.frontier) or (None,)
-    is_whole = first is not None and others == [first.other_direction] and not origin.is_mixed
-    return first if is_whole else None
 
 
 def _comes_with_torch(module: nn.Module) -> bool:
@@ -595,26 +585,3 @@ def _comes_with_torch(module: nn.Module) -> bool:
 def _is_bare(module: nn.Module) -> bool:
     """Whether the module has neither submodules nor parameters."""
     return next(module.children(), None) is None and next(module.parameters(), None) is None
-
-
-def _is_matrix(x: Tensor) -> bool:
-    """Whether at least two axes have more than one entry."""
-    return sum(size > 1 for size in x.shape) > 1
-
-
-def _is_wrapped(x: Tensor) -> bool:
-    """Whether x is a wrapper of a `torch.func` transform, for one sample or a value with its derivative."""
-    return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))
-
-
-def _varies(x: Tensor) -> bool:
-    """Whether x (B, …) differs between samples."""
-    return bool((x.detach() != x.detach()[:1]).any())
-
-
-def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, tuple | list):
-            yield from _tensors(value)
