@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 MAX_BYTES = 1 << 28
-"""Results of the operations of a captured function. Larger functions spend their time in the kernels."""
+"""Maximum size of the results of all operations. Larger functions spend their time in the kernels."""
 _COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.clone.default)
 R = TypeVar("R")
 _UNREPEATABLE = (
@@ -30,34 +30,41 @@ _UNREPEATABLE = (
 """Tags of operations that draw numbers, return a value to Python, or have a result of variable shape."""
 
 
-class CapturedFunction(Generic[R]):
-    """A function of tensors that is recorded at its first call and replayed by the next ones.
+class GraphCapture(Generic[R]):
+    """The operations of a function, which are recorded at its first call and replayed by the next ones.
 
     The function must consist of operations of torch, the same ones in each call. It may read other tensors
     and write to them; they must stay the same objects. If it cannot be replayed, for example because it draws
     random numbers, it is called every time; so it is for inputs of other shapes than those of the first call.
 
-    The results of a replay are overwritten by the next one.
-
-    Args:
-        function: Takes tensors and returns a tensor, or a tuple, list or dict of tensors.
+    The function is not kept, so that an object can capture its own methods and is still freed at once.
     """
 
-    def __init__(self, function: Callable[..., R]) -> None:
-        self._function = function
+    def __init__(self) -> None:
         self._replay: _Replay[R] | None = None
         self._form: tuple[object, ...] | None = None
 
-    def __call__(self, *inputs: Tensor) -> R:
-        """Return the results of the function for these inputs."""
+    def call(self, function: Callable[..., R], *inputs: Tensor) -> R:
+        """Return the results of the function for these inputs. They are overwritten by the next replay.
+
+        Args:
+            function: Takes tensors and returns a tensor, or a tuple, list or dict of tensors. It must be the
+                same in all calls.
+            inputs: Its arguments.
+        """
         form = tuple((x.shape, x.dtype) for x in inputs)
         if self._form is None:
             self._form = form
-            result, self._replay = _capture(self._function, inputs)
+            result, self._replay = _capture(function, inputs)
             return result
         if self._replay is None or form != self._form:
-            return self._function(*inputs)
+            return function(*inputs)
         return self._replay(*inputs)
+
+    @property
+    def replays(self) -> bool:
+        """Whether calls with inputs of the first shapes are replayed."""
+        return self._replay is not None
 
 
 class _Call:
