@@ -67,7 +67,7 @@ class GraphCapture(Generic[R]):
         return self._replay is not None
 
 
-class _Call:
+class _RecordedOperation:
     """An operation of torch with its arguments and results."""
 
     def __init__(
@@ -83,7 +83,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.calls: list[_Call] = []
+        self.calls: list[_RecordedOperation] = []
         self.created: dict[int, int] = {}
         """Memory of the results: its key → the position of the call that returned it."""
         self.overwritten: list[tuple[Tensor, Tensor]] = []
@@ -98,7 +98,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._save_overwritten(func, args)
         result = func(*args, **kwargs)
         if self.is_repeatable:
-            self._record(_Call(func, args, kwargs, result))
+            self._record(_RecordedOperation(func, args, kwargs, result))
         return result
 
     def _save_overwritten(self, operator: OpOverload, args: Sequence[Any]) -> None:
@@ -113,7 +113,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     if _memory(tensor) not in self.created and _memory(tensor) not in saved
                 ]
 
-    def _record(self, call: _Call) -> None:
+    def _record(self, call: _RecordedOperation) -> None:
         for tensor in call.results:
             memory = _memory(tensor)
             if memory not in self.created and memory not in map(_memory, call.arguments):
@@ -145,8 +145,8 @@ class _Replay(Generic[R]):
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> R:
         """Execute the operations for these inputs, and return the results."""
-        for fixed, given in zip(self._inputs, inputs, strict=True):
-            fixed.copy_(given)
+        for fixed, x in zip(self._inputs, inputs, strict=True):
+            fixed.copy_(x)
         for operation in self._operations:
             operation()
         return self._result
@@ -163,8 +163,8 @@ def _capture(function: Callable[..., R], inputs: Sequence[Tensor]) -> tuple[R, _
     written = [tensor for tensor, _ in recorder.overwritten]
     after = [tensor.clone() for tensor in written]
     with torch.no_grad():
-        for tensor, before in recorder.overwritten:
-            tensor.copy_(before)
+        for tensor, old_value in recorder.overwritten:
+            tensor.copy_(old_value)
         replayed = [*_tensors(replay(*inputs)), *written]
         agrees = all(map(_same_values, replayed, [*_tensors(result), *after]))
         for tensor, value in zip(written, after, strict=True):
@@ -202,8 +202,8 @@ def _assign_memory(recorder: _Recorder, results: Sequence[Tensor]) -> Callable[[
         block = blocks.get(_memory(tensor))
         if block is None:
             return tensor.detach()
-        place = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-        return place.set_(block, tensor.storage_offset(), tensor.size(), tensor.stride())
+        view = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+        return view.set_(block, tensor.storage_offset(), tensor.size(), tensor.stride())
 
     return moved
 
@@ -223,8 +223,8 @@ def _in_place(
         return partial(variant, *args, **kwargs, **dict(zip(names, into, strict=True)))
 
     def compute_and_copy() -> None:
-        for place, value in zip(into, _tensors(operator(*args, **kwargs)), strict=True):
-            place.copy_(value)
+        for target, value in zip(into, _tensors(operator(*args, **kwargs)), strict=True):
+            target.copy_(value)
 
     return compute_and_copy
 
