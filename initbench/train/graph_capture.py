@@ -67,7 +67,7 @@ class GraphCapture(Generic[R]):
         return self._replay is not None
 
 
-class _RecordedOperation:
+class _Operation:
     """An operation of torch with its arguments and results."""
 
     def __init__(
@@ -78,12 +78,12 @@ class _RecordedOperation:
         self.arguments = _tensors((args, kwargs))
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _OperationRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records the operations of a block, with the values that it overwrites in tensors from outside."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.calls: list[_RecordedOperation] = []
+        self.calls: list[_Operation] = []
         self.created: dict[int, int] = {}
         """Memory of the results: its key → the position of the call that returned it."""
         self.overwritten: list[tuple[Tensor, Tensor]] = []
@@ -98,7 +98,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._save_overwritten(func, args)
         result = func(*args, **kwargs)
         if self.is_repeatable:
-            self._record(_RecordedOperation(func, args, kwargs, result))
+            self._record(_Operation(func, args, kwargs, result))
         return result
 
     def _save_overwritten(self, operator: OpOverload, args: Sequence[Any]) -> None:
@@ -113,7 +113,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     if _memory(tensor) not in self.created and _memory(tensor) not in saved
                 ]
 
-    def _record(self, call: _RecordedOperation) -> None:
+    def _record(self, call: _Operation) -> None:
         for tensor in call.results:
             memory = _memory(tensor)
             if memory not in self.created and memory not in map(_memory, call.arguments):
@@ -128,7 +128,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 class _Replay(Generic[R]):
     """The recorded operations in memory of their own, as functions without arguments."""
 
-    def __init__(self, recorder: _Recorder, inputs: Sequence[Tensor], result: R) -> None:
+    def __init__(self, recorder: _OperationRecorder, inputs: Sequence[Tensor], result: R) -> None:
         self._inputs = inputs
         moved = _assign_memory(recorder, _tensors(result))
         self._operations: list[Callable[[], object]] = []
@@ -155,7 +155,7 @@ class _Replay(Generic[R]):
 def _capture(function: Callable[..., R], inputs: Sequence[Tensor]) -> tuple[R, _Replay[R] | None]:
     """Call a function, and return its results and a replay; None if a replay would give other results."""
     fixed = [x.clone() for x in inputs]
-    with _Recorder() as recorder:
+    with _OperationRecorder() as recorder:
         result = function(*fixed)
     if not recorder.is_repeatable:
         return result, None
@@ -172,7 +172,7 @@ def _capture(function: Callable[..., R], inputs: Sequence[Tensor]) -> tuple[R, _
     return result, replay if agrees else None
 
 
-def _assign_memory(recorder: _Recorder, results: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
+def _assign_memory(recorder: _OperationRecorder, results: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
     """Return a function from a recorded tensor to the tensor of the replay that takes its place.
 
     Memory of results is reused for later results of the same size after the last operation that reads it.
