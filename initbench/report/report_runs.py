@@ -45,6 +45,8 @@ class Moment:
     """Step of the next probe that is shown, up to which this one stands for the state of the net."""
     layers: list[list[Layer]]
     """The weight layers of each run, head included."""
+    values: dict[str, dict[int, list[float]]] = field(default_factory=dict, repr=False)
+    """Statistics that views have read from the layers, by name and position of the layer."""
 
 
 class LayerRow(StyledRow, Protocol):

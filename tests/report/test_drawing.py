@@ -14,7 +14,7 @@ from initbench.analysis.process_map import background_processes
 from initbench.render.compare.display_options import View
 from initbench.report import drawing
 from initbench.report.build import build_page, figures_of
-from initbench.report.drawing import PictureDrawer, _first_view, script_library, static_picture
+from initbench.report.drawing import PictureDrawer, first_view, script_library, static_picture
 from initbench.report.figure import ReportFigure, to_svg
 from initbench.report.report_runs import ReportRuns, compare_for_report
 from initbench.store.store import Store, StoredRun
@@ -40,6 +40,7 @@ def may_fork(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fork although torch is loaded: a new process that only draws takes no lock of torch."""
     monkeypatch.setattr(process_map, "_may_fork", lambda: True)
     monkeypatch.setattr(drawing, "has_engine", lambda: False)
+    monkeypatch.setattr(drawing, "warm_up_engine", str)  # a copy of an engine does not work
     monkeypatch.setattr(drawing, "available_cores", lambda: 2)
 
 
@@ -52,10 +53,10 @@ def _die(_figure: ReportFigure) -> str:
     return ""
 
 
-def test_static_pictures_need_only_the_first_view(figures: list[ReportFigure]) -> None:
+def test_static_pictures_need_only_thefirst_view(figures: list[ReportFigure]) -> None:
     counts = {}
     for figure in figures:
-        first = _first_view(figure)
+        first = first_view(figure)
         counts[figure.key] = (len(list(first.rows())), len(list(figure.rows())))
         assert to_svg(first, legend=False) == to_svg(figure, legend=False)
     fewer = {key for key, (first, all_) in counts.items() if first < all_}

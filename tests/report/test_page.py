@@ -13,7 +13,6 @@ from initbench.render.compare.display_options import View
 from initbench.report.build import build_page
 from initbench.report.page import _packed
 from initbench.report.report_runs import ReportRuns, compare_for_report
-from initbench.report.views.histogram_grid import BINS, _rebinned
 from initbench.store.store import Store
 
 
@@ -57,13 +56,3 @@ def test_every_row_links_to_its_config(runs: ReportRuns) -> None:
     assert len(table.rows) == 6
     for cells, target in zip(table.rows, table.targets, strict=True):
         assert configs[target].summary == f"Config of {cells[0]}"
-
-
-def test_counts_are_spread_evenly_over_new_bins() -> None:
-    counts, outside = _rebinned([32.0, 96.0], [-4.0, 0.0, 4.0], 2.0)
-    assert counts == pytest.approx([1.0] * (BINS // 2) + [3.0] * (BINS // 2))
-    assert outside == pytest.approx(64.0)
-    counts, outside = _rebinned([5.0], [-1.0, 1.0], 4.0)
-    assert sum(counts) == pytest.approx(5.0)
-    assert sum(counts[: BINS * 3 // 8]) == pytest.approx(0.0)
-    assert outside == pytest.approx(0.0)
