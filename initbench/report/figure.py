@@ -215,7 +215,7 @@ def start_engine() -> Any:
 
 
 def warm_up_engine() -> str:
-    """Draw an empty picture, so that the next one takes less time; starting the engine takes half a second."""
+    """Start the engine, which takes half a second, and draw an empty picture."""
     return draw_svg({"data": {"values": []}, "mark": "point"}, "")
 
 

@@ -14,6 +14,7 @@ from initbench.report.build import build_page
 from initbench.report.page import _packed
 from initbench.report.report_runs import ReportRuns, compare_for_report
 from initbench.store.store import Store
+from tests.report.report_runs import report_of, stored_run, two_arms
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +57,12 @@ def test_every_row_links_to_its_config(runs: ReportRuns) -> None:
     assert len(table.rows) == 6
     for cells, target in zip(table.rows, table.targets, strict=True):
         assert configs[target].summary == f"Config of {cells[0]}"
+
+
+def test_a_row_without_finished_runs_is_on_the_page() -> None:
+    report = report_of([*two_arms(), stored_run("late", status="running")])
+    page = build_page(report)
+    (verdict,) = next(section for section in page.sections if section.key == "verdict").tables
+    assert next(cells for cells in verdict.rows if cells[0] == "late")[1] == "not finished"
+    figures = {figure.key: figure for section in page.sections for figure in section.figures}
+    assert set(figures["histograms-activation"].columns["row"]) == {"kaiming", "xavier"}

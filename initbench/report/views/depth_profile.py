@@ -9,7 +9,7 @@ from typing import Any
 
 from initbench.analysis.stats.summary import summarise_geometric
 from initbench.probing.log_slopes import VANISHING_RATIO
-from initbench.render.text import format_number
+from initbench.render.text import format_number, plural
 from initbench.report.figure import ReportFigure, columns_of, rounded
 from initbench.report.parameters import (
     AT_STEP,
@@ -252,7 +252,7 @@ def _takeaway(report: LayerReport, statistic: DepthStatistic) -> str:
         elif means:
             sentences.append(f"{row.name}: at most {100 * max(means):.0f} %")
     more = len(report.rows) - len(sentences)
-    suffix = f"; and {more} more rows" if more > 0 and len(report.rows) > 4 else ""
+    suffix = f"; and {plural(more, 'more row')}" if more > 0 and len(report.rows) > 4 else ""
     return f"At init, {statistic.title.lower()}: {'; '.join(sentences)}{suffix}." if sentences else ""
 
 
@@ -271,7 +271,12 @@ def _spec(
     axis_values = (record[name] for record in records for name in ("value", "limit"))
     axis = log_axis(axis_values) if statistic.is_log else {"format": "%"}
     y = {"field": "shown", "type": "quantitative", "title": statistic.axis, "scale": scale, "axis": axis}
-    x = {"field": "layer", "type": "quantitative", "title": "layer", "axis": {"tickMinStep": 1}}
+    x = {
+        "field": "layer",
+        "type": "quantitative",
+        "title": "layer",
+        "axis": {"tickMinStep": 1, "format": ",d"},
+    }
     x["scale"] = {"zero": False, "nice": False, "padding": 6}
     tooltip = [
         {"field": "row", "title": "row"},

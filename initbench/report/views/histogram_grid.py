@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -136,8 +137,8 @@ def _records(
 ) -> Iterator[dict[str, Any]]:
     steps = set(evenly_spaced([moment.step for moment in row.moments], max_moments))
     moments = [moment for moment in row.moments if moment.step in steps]
-    ends = [*(float(moment.step) for moment in moments[1:]), 1e18]
-    for moment, until in zip(moments, ends, strict=True):
+    for moment, following in zip_longest(moments, moments[1:]):
+        until = 1e18 if following is None else float(following.step)
         layers = {layer["index"]: layer for layer in _drawable(moment, quantity)}
         reach = _axis_reach(layers.values(), quantity) if quantity.is_scaled else None
         indices = evenly_spaced(sorted(layers), MAX_LAYERS)
