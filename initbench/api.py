@@ -12,6 +12,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -28,7 +29,6 @@ from initbench.diagnostics.net_source import ModuleNets
 from initbench.diagnostics.survey import survey
 from initbench.errors import RunFailedError, UsageError
 from initbench.models.init_weights import init_options
-from initbench.models.model_factory import load_factory
 from initbench.probing.model_inputs import split_batch
 from initbench.render.progress import LiveProgress
 from initbench.render.sweep_progress import SweepDisplay
@@ -37,6 +37,7 @@ from initbench.runner.device import resolve_device
 from initbench.runner.pending import RunLimits
 from initbench.runner.plan import RunContext
 from initbench.runner.runner import Runner
+from initbench.runner.user_code import UserCode, function_path, use_functions
 from initbench.store.store import Store
 from initbench.study.load import load_sweep
 from initbench.study.run_study import load_stored_study, run_study
@@ -115,8 +116,9 @@ def lint(
 def run(
     config: str | Path | Mapping[str, Any] | ExperimentConfig,
     *,
-    model: str | Callable[..., Any] | None = None,
-    data: str | Callable[..., Any] | None = None,
+    model: UserCode | None = None,
+    data: UserCode | None = None,
+    loss: UserCode | None = None,
     runs_dir: str | Path = "runs",
     data_dir: str | Path | None = None,
     device: str = "auto",
@@ -133,6 +135,8 @@ def run(
             loaded config.
         model: Function of a module, or its name "module:function", that builds the net (docs/own_nets.md).
         data: Function of a module, or its name, that returns the data (docs/own_data.md).
+        loss: Function of a module, or its name, that returns the loss (docs/own_data.md). It replaces
+            `train.loss` unless an override names another one.
         runs_dir: Directory of stored runs.
         data_dir: Data root in torchvision's layout; default: INITBENCH_DATA, else the cache directory.
         device: auto, cpu, cuda or cuda:n.
@@ -149,7 +153,7 @@ def run(
         DataError: If the data are not available.
         RunFailedError: If the training of a seed raised an error; its run is stored as failed.
     """
-    experiment = load_experiment(config, {**overrides, **_use_functions(model, data)})
+    experiment = load_experiment(config, _with_functions(overrides, model, data, loss))
     context = _run_context(runs_dir, data_dir, device, workers, data, offline=offline)
     display = LiveProgress(quiet=quiet)
     with Runner(context, display, RunLimits(rerun=rerun)) as runner, display.showing():
@@ -163,8 +167,9 @@ def sweep(
     config: str | Path | Mapping[str, Any] | ExperimentConfig,
     axes: Mapping[str, Sequence[Any]] | None = None,
     *,
-    model: str | Callable[..., Any] | None = None,
-    data: str | Callable[..., Any] | None = None,
+    model: UserCode | None = None,
+    data: UserCode | None = None,
+    loss: UserCode | None = None,
     runs_dir: str | Path = "runs",
     data_dir: str | Path | None = None,
     device: str = "auto",
@@ -186,6 +191,7 @@ def sweep(
             Every combination is a point. A sweep may have axes of its own.
         model: As for `run`.
         data: As for `run`.
+        loss: As for `run`.
         runs_dir: As for `run`.
         data_dir: As for `run`.
         device: As for `run`.
@@ -207,7 +213,7 @@ def sweep(
     source = config if isinstance(config, Mapping) else _checked_path(config)
     study = load_sweep(
         source,
-        [*words, *_override_words({**overrides, **_use_functions(model, data)})],
+        [*words, *_override_words(_with_functions(overrides, model, data, loss, axes or {}))],
         skip_invalid=skip_invalid,
     )
     context = _run_context(runs_dir, data_dir, device, workers, data, offline=offline)
@@ -296,30 +302,21 @@ def _checked_path(config: object) -> str:
     return str(config)
 
 
-def _use_functions(
-    model: str | Callable[..., Any] | None, data: str | Callable[..., Any] | None
-) -> dict[str, str]:
-    """Use the user's functions in the following training, and return the config keys that say so."""
-    load_factory(None if model is None else _function_path(model, "model"))
-    keys = {"model__family": "custom"} if model is not None else {}
-    return {**keys, **({"data__name": "custom"} if data is not None else {})}
-
-
-def _function_path(function: str | Callable[..., Any], argument: str) -> str:
-    """Return the name `module:function`, under which worker processes import the function, too.
-
-    Raises:
-        UsageError: If it cannot be imported, because it belongs to a script, a notebook or another function.
-    """
-    if isinstance(function, str):
-        return function
-    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
-    if module in (None, "__main__") or name is None or "<" in name:
-        raise UsageError(
-            f"{argument}={name or type(function).__name__} cannot be imported by worker processes, and its"
-            " code is part of the runs: put the function into a file, and import it from there"
-        )
-    return f"{module}:{name}"
+def _with_functions(
+    overrides: Mapping[str, Any],
+    model: UserCode | None,
+    data: UserCode | None,
+    loss: UserCode | None,
+    axes: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Use the functions of the user in the following training, and return the overrides with their keys."""
+    keys = use_functions(model, loss)
+    if data is not None:
+        keys["data.name"] = "custom"
+    keys_named = {key.replace("__", ".") for key in (*overrides, *axes)}
+    if keys_named & {"train.loss", "train.loss.name"}:
+        keys.pop("train.loss", None)
+    return {**overrides, **{key.replace(".", "__"): value for key, value in keys.items()}}
 
 
 def _run_context(
@@ -327,14 +324,14 @@ def _run_context(
     data_dir: str | Path | None,
     device: str,
     workers: int | None,
-    data: str | Callable[..., Any] | None,
+    data: UserCode | None,
     *,
     offline: bool,
 ) -> RunContext:
     root = data_dir if data_dir is not None else os.environ.get("INITBENCH_DATA")
     function = None
     if data is not None:
-        path = _function_path(data, "data")
+        path = function_path(data, "data")
         function = import_user_function(path, "data", example="data:make_data", returns="the data")
     source = DataSource(
         root=data_root(Path(root) if root else None), offline=offline, notify=_warn, function=function

@@ -74,6 +74,8 @@ class RegistryEntry:
     """Other accepted names of this entry, as used by torch, Keras and papers."""
     suggested_for: tuple[str, ...] = ()
     """Names that are rejected as ambiguous or too specific, with this entry as the suggestion."""
+    chosen_by: str = ""
+    """Option of the command line that chooses this entry, such as `--model MODULE:FUNCTION`, if any."""
 
 
 E = TypeVar("E", bound=RegistryEntry)
@@ -139,6 +141,11 @@ class Registry(Generic[E]):
         self._entries[entry.name] = entry
         self._origins[entry.name] = module, line
         return entry
+
+    def remove(self, name: str) -> None:
+        """Remove the entry that has exactly this name."""
+        del self._entries[name], self._origins[name]
+        self._folded = {spelling: entry for spelling, entry in self._folded.items() if entry != name}
 
     def _check_free(self, name: str, entry: E, module: str) -> None:
         """Raise NameTakenError if `name`, an alias or the name of an entry of `module`, is taken."""

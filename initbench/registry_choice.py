@@ -97,12 +97,24 @@ class Choice(Generic[E]):
     def _name_problem(self, value: dict[Any, Any]) -> PydanticCustomError:
         name, names = value.get(self.tag), self.registry.names()
         if name is None:
-            problem = f"needs a {self.tag}: one of {', '.join(names)}"
+            advice = self._advice_by_keys(value) or f"one of {', '.join(names)}"
+            problem = f"needs a {self.tag}: {advice}"
             return PydanticCustomError("choice_missing", "{problem}", {"problem": problem, "at": self.tag})
         problem = self.registry.unknown_message(str(name))
         at = self.tag if not self.shorthand or len(value) > 1 else ""
         context = {"problem": problem, "at": at, "name": str(name)}
         return PydanticCustomError("choice_unknown", "{problem}", context)
+
+    def _advice_by_keys(self, value: dict[Any, Any]) -> str:
+        """Return advice for a key that only an entry with an option of the command line has, or nothing."""
+        keys = {entry: options_model(entry, self.tag).model_fields.keys() for entry in self.registry}
+        for key in value:
+            owners = [entry for entry in keys if key in keys[entry]]
+            if len(owners) == 1 and owners[0].chosen_by:
+                (owner,) = owners
+                key_line = f"{self.tag}: {owner.name}"
+                return f"{key} is a key of {owner.name}; pass {owner.chosen_by}, or write {key_line}"
+        return ""
 
     def _errors_of_all_entries(self, value: dict[Any, Any]) -> Iterator[InitErrorDetails]:
         """Yield the errors of the other keys that are invalid for every entry."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,9 +16,10 @@ from torch import nn
 import initbench
 from initbench.cli.main import run_command
 from initbench.errors import ConfigError, MissingExtraError, RunFailedError, UsageError
-from initbench.models.model_factory import load_factory
 from initbench.render.html import html_table, preformatted_html
 from initbench.results import Runs, SweepRuns
+from initbench.runner.user_code import use_functions
+from tests.plugins.processes import run_python
 
 CONFIG = {
     "kind": "experiment",
@@ -188,6 +190,13 @@ def make_data():
     y = (x[:, 0] > 0).long()
     return {"x_train": x[:120], "y_train": y[:120], "x_test": x[120:], "y_test": y[120:]}
 """
+LOSS = """
+FACTOR = 1.0
+
+
+def squared(outputs, targets):
+    return FACTOR * (outputs.softmax(1)[:, 0] - (targets == 0).float()).square().mean()
+"""
 AXES = {"init.scheme": ["xavier_normal", "kaiming_normal"], "model.depth": [2, 3]}
 
 
@@ -272,9 +281,64 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "own_module.py").write_text(OWN, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own_losses.py").write_text(LOSS, encoding="utf-8")
     yield importlib.import_module("own_module")
-    load_factory(None)
-    del sys.modules["own_module"]
+    use_functions(None, None)
+    for name in ("own_module", "own_losses"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.usefixtures("own_module")
+def test_a_loss_of_the_user_is_that_of_the_command(tmp_path: Path) -> None:
+    losses, root = importlib.import_module("own_losses"), tmp_path / "runs"
+    runs = initbench.run(CONFIG, loss=losses.squared, runs_dir=root)
+    assert {run.status for run in runs} == {"finished"}
+    record = runs.store.read(runs.run_ids[0]).record
+    assert record["config"]["train"]["loss"] == "squared"
+    assert [(entry["module"], entry["name"]) for entry in record["plugins"]] == [("own_losses", "squared")]
+    assert initbench.run(CONFIG, loss="own_losses:squared", runs_dir=root).run_ids == runs.run_ids
+
+    points = initbench.sweep(
+        CONFIG, {"train.loss": ["cross_entropy", "squared"]}, loss=losses.squared, runs_dir=root
+    )
+    records = [points.runs.store.read(run.run_id).record for run in points.runs]
+    assert [entry["config"]["train"]["loss"] for entry in records] == ["cross_entropy"] * 2 + ["squared"] * 2
+    assert records[2]["final"] == record["final"]
+    with pytest.raises(ConfigError, match="unknown loss 'squared'"):
+        initbench.run(CONFIG, train__loss="squared", runs_dir=root)  # a loss is used for one call
+    assert "INITBENCH_LOSS" not in os.environ
+
+    file = tmp_path / "tiny.yaml"
+    file.write_text(json.dumps(CONFIG), encoding="utf-8")
+    result = run_python(
+        tmp_path, Path(__file__).parents[1], "-m", "initbench", "run", file.name, "--json", "--quiet",
+        "--loss-from", "own_losses:squared", "--runs-dir", str(tmp_path / "of_the_command"),
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert [run["run_id"] for run in json.loads(result.stdout)["runs"]] == list(runs.run_ids)
+
+
+@pytest.mark.usefixtures("own_module")
+def test_code_that_changes_in_a_notebook(tmp_path: Path) -> None:
+    losses, root = importlib.import_module("own_losses"), tmp_path / "runs"
+    small = {"seeds": 1, "train__steps": 4, "runs_dir": root}
+    before = initbench.run(CONFIG, loss=losses.squared, **small)
+    file = tmp_path / "own_losses.py"
+    file.write_text(LOSS.replace("FACTOR = 1.0", "FACTOR = 23.0"), encoding="utf-8")
+    with pytest.raises(UsageError, match="own_losses has changed since own_losses was imported: reload"):
+        initbench.run(CONFIG, loss=losses.squared, **small)
+    importlib.reload(losses)
+    after = initbench.run(CONFIG, loss=losses.squared, **small)
+    assert after.run_ids != before.run_ids
+    first, second = before[0].final, after[0].final
+    assert first is not None
+    assert second is not None
+    assert second["train_loss"] > 10.0 * first["train_loss"]
+
+    with pytest.raises(UsageError, match="'mse' of own_losses is taken"):
+        file.write_text(LOSS.replace("squared", "mse"), encoding="utf-8")
+        initbench.run(CONFIG, loss=importlib.reload(losses).mse, **small)
+    assert "INITBENCH_LOSS" not in os.environ
 
 
 def test_nets_and_data_of_the_user(own_module: Any, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def render(_current: str) -> str:
             parts += [_PICTURES, *_pictures()]
     executors = [[code(entry.name), entry.summary, ", ".join(entry.devices)] for entry in EXECUTORS]
     parts += ["## Executors", "`--executor`", table(("name", "what it is", "devices"), executors)]
-    codes = [[code(entry.name), entry.meaning, entry.measure] for entry in CODES]
+    codes = [[code(entry.name), entry.summary, entry.measure] for entry in CODES]
     parts += ["## Diagnostics", _DIAGNOSTICS, table(("name", "what it is", "what is measured"), codes)]
     return page(*parts)
 

@@ -15,7 +15,7 @@ def render(current: str) -> str:
         [
             str(rank),
             code(entry.name),
-            entry.meaning,
+            entry.summary,
             entry.measure,
             entry.limit,
             ", ".join(map(code, entry.hides)) or NOTHING,

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Literal
 
 from initbench.analysis.run_summary import RunSummary
-from initbench.store.scores import MAIN_SCORES, SCORES
+from initbench.store.scores import MAIN_SCORES, SCORES, TOP_K
 from initbench.store.summary_file import TRAIN
 
 Value = Callable[[RunSummary, float | None], float | None]
@@ -368,7 +368,7 @@ HEADINGS = {
     "test_mse": "test mse",
     "test_loss": "test loss",
     "test_perplexity": "test perplexity",
-    "test_top5_accuracy": "test top-5 %",
+    **{f"test_top{k}_accuracy": f"test top-{k} %" for k in TOP_K},
     "test_mean_iou": "test mean IoU %",
     "test_iou": "test IoU %",
     "test_f1": "test F1 %",

@@ -111,6 +111,8 @@ def _bce(outputs: Tensor, targets: Tensor, reduction: str) -> Tensor:
     return binary_cross_entropy_with_logits(in_shape_of(outputs, targets), targets, reduction=reduction)
 
 
+_user_losses: list[FunctionType] = []
+"""The loss that the user has given as a function, if there is one."""
 _ABSENT = ("hinge", "focal", "dice", "l1", "mae", "ctc", "triplet", "kl_div", "nll", "poisson")
 """Well-known losses that are not built in, for which no similar name is suggested."""
 LOSSES: Registry[Loss] = Registry(
@@ -172,11 +174,14 @@ def add_requested_loss(path: str | None) -> None:
     """Register the user's loss function `module:function` under its name, if there is one.
 
     The function takes the outputs of a net and the targets of a batch, and returns a scalar, their mean loss.
+    A process has at most one such loss.
 
     Raises:
         UsageError: If it cannot be imported.
         NameTakenError: If its name is that of another loss.
     """
+    while _user_losses:
+        LOSSES.remove(_user_losses.pop().__name__)
     if path is None:
         return
     function = import_user_function(
@@ -195,6 +200,12 @@ def add_requested_loss(path: str | None) -> None:
         ),
         origin,
     )
+    _user_losses.append(function)
+
+
+def user_loss() -> FunctionType | None:
+    """Return the loss function that the user has given, or None."""
+    return _user_losses[0] if _user_losses else None
 
 
 def _user_loss(function: Callable[..., Any], outputs: Tensor, targets: Tensor, _options: Any) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,18 @@ def override_examples(kind: RegistryField, entry: RegistryEntry) -> list[list[st
 
 def bundled_configs(kind: RegistryField, name: str) -> list[str]:
     """Return the shipped experiments that name the entry; empty if the package has no configs."""
-    paths = sorted(CONFIGS.glob("*.yaml")) if CONFIGS.is_dir() else []
-    return [f"configs/{path.name}" for path in paths if _names_entry(path, kind, name)]
+    return [
+        f"configs/{file}"
+        for file, data in _data_of_configs(CONFIGS).items()
+        if any(_name_at(data, key, kind.tag) == name for key in kind.keys)
+    ]
 
 
-def _names_entry(path: Path, kind: RegistryField, name: str) -> bool:
-    data = parse_yaml(path.read_text(encoding="utf-8"), str(path)).data
-    return any(_name_at(data, key, kind.tag) == name for key in kind.keys)
+@cache
+def _data_of_configs(folder: Path) -> dict[str, Any]:
+    """Return the data of the configs in a folder by file name; empty if there is no such folder."""
+    paths = sorted(folder.glob("*.yaml")) if folder.is_dir() else []
+    return {path.name: parse_yaml(path.read_text(encoding="utf-8"), str(path)).data for path in paths}
 
 
 def _name_at(data: Any, key: str, tag: str) -> Any:

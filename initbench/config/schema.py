@@ -28,6 +28,7 @@ from initbench.registry_choice import Choice, default_choice
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 SeedList = Annotated[list[Seed], Field(min_length=1, max_length=10_000)]
 When = Literal["init", "train", "end"]
+TopK = Literal[2, 3, 5, 10, 20]
 
 DEFAULT_STEPS = 2000
 
@@ -86,6 +87,10 @@ class TrainOptions(Section):
     """Share of the target spread evenly over all classes; only with `loss: cross_entropy`."""
     eval_every: int | None = Field(default=None, ge=1, le=MAX_COUNT)
     """Updates between evaluations; null for ten evaluations, spread evenly over the budget."""
+    top_k: list[TopK] | None = None
+    """Numbers k of the top-k accuracies to record: 2, 3, 5, 10 or 20, each below the number of classes.
+
+    null records the top-5 accuracy if samples have one of more than ten classes."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Precision of matrix products in training and evaluation; bf16 gives other numbers.
 
@@ -114,6 +119,11 @@ class TrainOptions(Section):
             )
             raise _key_issue(problem, at="lr")
         return self
+
+    @field_validator("top_k")
+    @classmethod
+    def _in_ascending_order(cls, top_k: list[TopK] | None) -> list[TopK] | None:
+        return None if top_k is None else sorted(set(top_k))
 
     @field_validator("label_smoothing")
     @classmethod
@@ -240,6 +250,12 @@ class ExperimentConfig(Section):
                 "train.loss",
                 f"{loss} is not for the targets of this data set, {form.target.phrase}: use {fitting}",
             )
+        if top_k := self.train.top_k:
+            if not form.target.is_class_index:
+                yield "train.top_k", f"the targets of this data set are not classes but {form.target.phrase}"
+            elif top_k[-1] >= form.outputs:
+                problem = f"all predictions are in the top {top_k[-1]} of {form.outputs} classes"
+                yield "train.top_k", f"{problem}; choose numbers below {form.outputs}"
         if FAMILIES[family].takes_positions:
             return
         if form.vocabulary is not None:
@@ -286,3 +302,9 @@ class ExperimentConfig(Section):
             scheme = {key: value for key, value in keys["init"]["scheme"].items() if key != "from"}
             keys["init"] = {**keys["init"], "scheme": scheme}
         return keys
+
+
+def rebuild_schemas() -> None:
+    """Validate configs with the losses that are registered now."""
+    TrainOptions.model_rebuild(force=True)
+    ExperimentConfig.model_rebuild(force=True)

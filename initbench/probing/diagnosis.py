@@ -1,7 +1,7 @@
 """Diagnosis of a probe: what is wrong with a net, by how much, why, and what to try.
 
-The table CODES defines the codes, their thresholds and their precedence; docs/diagnosis.md is generated
-from it.
+The table CODES defines the built-in codes, their thresholds and their precedence; docs/diagnosis.md is
+generated from it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from initbench.components.activation import SATURATED_BELOW
+from initbench.errors import reporting_user_code
 from initbench.probing.finding import DiagnosisCode, Finding
 from initbench.probing.initial_conditions import CONDITION_CODES
 from initbench.probing.layer_factors import MAX_FLAT
@@ -44,6 +45,7 @@ from initbench.probing.residual_stream import (
     stream_sentence,
 )
 from initbench.probing.tensor_statistics import ALIKE
+from initbench.registry import Registry
 
 SAME_SLOPE = 1e-9
 """Relative difference of two slopes that is due to rounding."""
@@ -63,22 +65,23 @@ _GROWS = (
 
 CODES = (
     DiagnosisCode(
-        "symmetric",
-        "All units of a hidden layer compute the same function, so the layer passes on a single number.",
-        "largest relative spread over units of pre-activations, weight rows and weight-gradient rows; for a"
-        " module's layer with nonzero weights, the spread of the weight rows alone",
-        ALIKE,
+        name="symmetric",
+        summary="All units of a hidden layer compute the same function, so the layer passes on a single"
+        " number.",
+        measure="largest relative spread over units of pre-activations, weight rows and weight-gradient rows;"
+        " for a module's layer with nonzero weights, the spread of the weight rows alone",
+        threshold=ALIKE,
         hides=("vanishing_forward", "vanishing_backward", "dead", "saturated"),
         limit=f"spread ≤ {ALIKE:g} of the root mean square",
         cause="Weights that are all equal: zeros, a constant, or one row repeated.",
         cure="Draw the weights at random: init.scheme=kaiming_normal.",
     ),
     DiagnosisCode(
-        "not_finite",
-        "A weight, the input or a layer's output is not finite before training.",
-        "NaN or infinite entries of named parameters, buffers and inputs, or of the output of an operation"
-        " with finite inputs; else the first layer with a non-finite q = E[h²], unless q grew",
-        None,
+        name="not_finite",
+        summary="A weight, the input or a layer's output is not finite before training.",
+        measure="NaN or infinite entries of named parameters, buffers and inputs, or of the output of an"
+        " operation with finite inputs; else the first layer with a non-finite q = E[h²], unless q grew",
+        threshold=None,
         hides=(
             "exploding_forward",
             "vanishing_forward",
@@ -93,70 +96,70 @@ CODES = (
         cure="Redraw or clean the named tensor, or keep the input of the named operation in its domain.",
     ),
     DiagnosisCode(
-        "diverged",
-        "The loss became NaN or infinite.",
-        "number of updates until then",
-        None,
+        name="diverged",
+        summary="The loss became NaN or infinite.",
+        measure="number of updates until then",
+        threshold=None,
         limit="a loss that is NaN or infinite",
         cause="A learning rate too large for the net, or another listed finding.",
         cure="A smaller train.lr.",
     ),
     *CONDITION_CODES[:-1],
     DiagnosisCode(
-        "vanishing_forward",
-        "The differences between inputs are lost on the way to the head.",
-        "log-slope over hidden layers of the pre-activations' variance over samples, at init",
-        math.log(VANISHING_RATIO),
+        name="vanishing_forward",
+        summary="The differences between inputs are lost on the way to the head.",
+        measure="log-slope over hidden layers of the pre-activations' variance over samples, at init",
+        threshold=math.log(VANISHING_RATIO),
         limit=_FALLS,
         cause="Weights too small for the activation (σ_w² E[φ′(h)²] < 1), or a bias that drowns the signal.",
         cure="A scheme whose gain keeps the signal under this activation (init.scheme=analytic), or a norm.",
     ),
     DiagnosisCode(
-        "exploding_forward",
-        "The pre-activations grow from layer to layer.",
-        "log-slope over hidden layers of q = E[h²], at init",
-        -math.log(VANISHING_RATIO),
+        name="exploding_forward",
+        summary="The pre-activations grow from layer to layer.",
+        measure="log-slope over hidden layers of q = E[h²], at init",
+        threshold=-math.log(VANISHING_RATIO),
         hides=("head_scale",),
         limit=_GROWS,
         cause="Weights too large for the activation, or residual branches as large as their skip connection.",
         cure="A smaller init.gain, a scheme that keeps q (init.scheme=analytic), or a norm.",
     ),
     DiagnosisCode(
-        "vanishing_backward",
-        "The gradient vanishes on the way back to the first layers.",
-        "log-slope, from the last hidden layer to the first, of E[δ²], and of its sum over the positions of"
-        " a map, at init",
-        math.log(VANISHING_RATIO),
+        name="vanishing_backward",
+        summary="The gradient vanishes on the way back to the first layers.",
+        measure="log-slope, from the last hidden layer to the first, of E[δ²], and of its sum over the"
+        " positions of a map, at init",
+        threshold=math.log(VANISHING_RATIO),
         limit=_FALLS,
         cause="Weights too small for the activation (χ₁ = σ_w² E[φ′(h)²] < 1), or units that are flat or"
         " dead.",
         cure="A larger gain, or a less flat activation; init.scheme=critical has χ₁ = 1.",
     ),
     DiagnosisCode(
-        "exploding_backward",
-        "The gradient grows on the way back to the first layers.",
-        "log-slope, from the last hidden layer to the first, of E[δ²], and of its sum over the positions of"
-        " a map, at init",
-        -math.log(VANISHING_RATIO),
+        name="exploding_backward",
+        summary="The gradient grows on the way back to the first layers.",
+        measure="log-slope, from the last hidden layer to the first, of E[δ²], and of its sum over the"
+        " positions of a map, at init",
+        threshold=-math.log(VANISHING_RATIO),
         limit=f"{_GROWS}; to {NORMED_GROWTH:,.0f} times over residual sums if all branches end in a norm",
         cause="Weights too large for the activation (χ₁ = σ_w² E[φ′(h)²] > 1), or batch norm in each of"
         " very many layers (Yang et al. 2019).",
         cure="A smaller gain; init.scheme=critical has χ₁ = 1.",
     ),
     DiagnosisCode(
-        "dead",
-        "Most units of a layer are zero on every sample of the probe batch.",
-        "share of such units, at init or at the end",
-        _MAX_DEAD,
+        name="dead",
+        summary="Most units of a layer are zero on every sample of the probe batch.",
+        measure="share of such units, at init or at the end",
+        threshold=_MAX_DEAD,
         limit=f"> {100 * _MAX_DEAD:g} % of the units of a layer",
         cause="Negative biases, a training step that was too large, or a layer that gets no signal.",
         cure="A smaller train.lr, an init.bias above 0, or model.activation=leaky_relu.",
     ),
     DiagnosisCode(
-        "saturated",
-        f"A bounded activation is flat (|φ′| < {SATURATED_BELOW:g}·max|φ′|) for most of its inputs.",
-        "share of such entries, at init or at the end",
-        MAX_FLAT,
+        name="saturated",
+        summary=f"A bounded activation is flat (|φ′| < {SATURATED_BELOW:g}·max|φ′|) for most of its inputs.",
+        measure="share of such entries, at init or at the end",
+        threshold=MAX_FLAT,
         level="note",
         limit=f"> {100 * MAX_FLAT:g} % of the entries of a layer",
         cause="Pre-activations outside of the activation's steep part: weights, biases or inputs too large.",
@@ -165,7 +168,10 @@ CODES = (
     *CONDITION_CODES[-1:],
     NOT_LEARNED,
 )
-_BY_NAME = {code.name: code for code in CODES}
+DIAGNOSTICS: Registry[DiagnosisCode] = Registry("diagnostic", group="diagnostics")
+"""All codes in order of precedence; those of plug-ins come last."""
+for _code in CODES:
+    DIAGNOSTICS.add(_code)
 
 
 def diagnose(
@@ -204,8 +210,11 @@ def diagnose(
     judged = ends if diverged is None else initial
     findings += _share_finding(judged, "dead", "dead_fraction", context)
     findings += _share_finding(judged, "saturated", "saturated_fraction", context)
-    hidden = {name for finding in findings if finding.when == "init" for name in _BY_NAME[finding.code].hides}
-    remaining = [replace(f, level=_BY_NAME[f.code].level) for f in findings if f.code not in hidden]
+    findings += _plugin_findings(judged)
+    hidden = {
+        name for finding in findings if finding.when == "init" for name in DIAGNOSTICS[finding.code].hides
+    }
+    remaining = [replace(f, level=DIAGNOSTICS[f.code].level) for f in findings if f.code not in hidden]
     remaining = _drop_consequences(remaining, snapshots)
     if progress is not None and not any(finding.level == "warning" for finding in remaining):
         remaining += progress_finding(progress)
@@ -214,8 +223,23 @@ def diagnose(
             add_advice(finding, context, over_steps=finding.code in over_steps) for finding in remaining
         ]
     remaining = [replace(finding, message=finding.message.removesuffix(".")) for finding in remaining]
-    order = [code.name for code in CODES]
+    order = DIAGNOSTICS.names()
     return sorted(remaining, key=lambda f: order.index(f.code))
+
+
+def _plugin_findings(snapshots: Sequence[dict[str, Any]]) -> Iterator[Finding]:
+    """Yield the first symptom that each diagnostic of a plug-in sees."""
+    for code in DIAGNOSTICS:
+        if code.look is None:
+            continue
+        with reporting_user_code(f"the diagnostic {code.name} fails:"):
+            pairs = ((probe, symptom) for probe in snapshots for symptom in code.look(probe))
+            probe, symptom = next(pairs, (None, None))
+            value = math.nan if symptom is None else float(symptom.value)
+        if probe is not None and symptom is not None:
+            yield Finding(
+                code.name, symptom.layer, value, code.threshold, symptom.sentence, str(probe["when"])
+            )
 
 
 def _drop_consequences(findings: list[Finding], snapshots: Sequence[dict[str, Any]]) -> list[Finding]:
@@ -275,7 +299,7 @@ def _paths_to_heads(layers: Sequence[dict[str, Any]]) -> list[list[dict[str, Any
 
 
 def _symmetric_finding(snapshots: Sequence[dict[str, Any]]) -> Iterator[Finding]:
-    limit = _BY_NAME["symmetric"].threshold or 0.0
+    limit = DIAGNOSTICS["symmetric"].threshold or 0.0
     for snapshot in snapshots:
         hidden = hidden_layers(snapshot["layers"])
         for layer in snapshot["layers"]:
@@ -437,7 +461,7 @@ _SHARE_TEXT = {
 def _share_finding(
     snapshots: Sequence[dict[str, Any]], code: str, statistic: str, context: DiagnosisContext | None
 ) -> Iterator[Finding]:
-    limit = _BY_NAME[code].threshold or 0.0
+    limit = DIAGNOSTICS[code].threshold or 0.0
     for snapshot in snapshots:
         over = [layer for layer in snapshot["layers"] if ((layer["act"] or {}).get(statistic) or 0.0) > limit]
         if over:

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from initbench.registry import RegistryEntry
 
 Level = Literal["warning", "note"]
 Form = Literal["factor", "percent", "number"]
 
 
 @dataclass(frozen=True)
-class DiagnosisCode:
+class Symptom:
+    """A problem that a diagnostic of a plug-in sees in a probe."""
+
+    layer: int | None
+    """Index of the layer, from 1; None for the whole net."""
+    value: float
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagnosisCode(RegistryEntry):
     """One kind of finding."""
 
-    name: str
-    meaning: str
+    source: str = "-"
     measure: str
     threshold: float | None
     limit: str
@@ -28,6 +40,12 @@ class DiagnosisCode:
     """Codes that are consequences of this one at init, and are not reported together with it."""
     level: Level = "warning"
     """`note` if most nets with the finding still learn; a net with notes only is healthy."""
+    look: Callable[[Mapping[str, Any]], Iterable[Symptom]] | None = None
+    """Function of a probe, with `when` ("init" or "end"), `step` and `layers`, that yields symptoms.
+
+    `layers` are the records of the layers as a run stores them. The first symptom of a run becomes the
+    finding. None for the built-in codes, which `diagnose` judges together.
+    """
 
 
 @dataclass(frozen=True)

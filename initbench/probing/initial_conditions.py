@@ -35,10 +35,10 @@ SCALE_FREE_NORMS = frozenset({"batch", "layer", "instance", "group", "rms"})
 CONDITION_CODES = (
     *INPUT_CODES,
     DiagnosisCode(
-        "head_scale",
-        "The initial loss is far above chance: the net is confident without reason.",
-        "loss before training minus the loss of equally likely classes (ln C)",
-        EXCESS,
+        name="head_scale",
+        summary="The initial loss is far above chance: the net is confident without reason.",
+        measure="loss before training minus the loss of equally likely classes (ln C)",
+        threshold=EXCESS,
         limit=f"> {EXCESS:g} nats",
         cause="A head, or an embedding that is tied to it, with too large weights for its input.",
         cure="Initialise the head to 0 (init.head=zeros), or with several times smaller weights.",

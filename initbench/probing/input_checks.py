@@ -25,20 +25,20 @@ _DOMINANT = 0.9
 
 INPUT_CODES = (
     DiagnosisCode(
-        "samples_alike",
-        "All samples of the batch are identical, so there is nothing to learn from them.",
-        "variance over samples of the input, compared with the rounding error of float32",
-        None,
+        name="samples_alike",
+        summary="All samples of the batch are identical, so there is nothing to learn from them.",
+        measure="variance over samples of the input, compared with the rounding error of float32",
+        threshold=None,
         hides=("vanishing_forward", "vanishing_backward", "exploding_forward", "exploding_backward", "dead"),
         limit=f"variance over samples ≤ {ROUNDING:g}·E[x²]; for integers: all rows are equal",
         cause="A batch of one repeated sample, constants instead of data, or faulty preprocessing.",
         cure="Pass samples that differ.",
     ),
     DiagnosisCode(
-        "input_scale",
-        "The input was not scaled, which may explain other findings.",
-        "E[x²] of the input of the first weight layer, and of each of its columns",
-        LARGE,
+        name="input_scale",
+        summary="The input was not scaled, which may explain other findings.",
+        measure="E[x²] of the input of the first weight layer, and of each of its columns",
+        threshold=LARGE,
         hides=(
             "vanishing_forward",
             "exploding_forward",

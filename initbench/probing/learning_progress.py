@@ -20,10 +20,10 @@ _MIN_GAIN = 0.25
 """Share of the range from the score of a guess to 1 above which a score shows progress."""
 
 NOT_LEARNED = DiagnosisCode(
-    "not_learned",
-    "The signal is fine, but training has learned nothing.",
-    "training loss at the end, relative to the entropy of the training labels, the loss of a guess",
-    _SHARE_OF_GUESSING,
+    name="not_learned",
+    summary="The signal is fine, but training has learned nothing.",
+    measure="training loss at the end, relative to the entropy of the training labels, the loss of a guess",
+    threshold=_SHARE_OF_GUESSING,
     limit=f"training loss ≥ {_SHARE_OF_GUESSING:g} of the labels' entropy and validation accuracy"
     f" less than {100 * _MIN_GAIN:g} % of the way from the largest class's share to 1; ≥ {MIN_UPDATES}"
     " updates; no other warning",

@@ -19,7 +19,7 @@ from initbench.config.fields import default_value, type_words
 from initbench.errors import UnknownNameError
 from initbench.linting.rule import LINT_RULES, LintRule
 from initbench.models.init_weights import rule_for_module
-from initbench.probing.diagnosis import CODES
+from initbench.probing.diagnosis import DIAGNOSTICS
 from initbench.probing.finding import DiagnosisCode
 from initbench.registry import RegistryEntry, nearest_name, normalize_name, unknown_name_message
 from initbench.registry_choice import default_choice
@@ -42,7 +42,7 @@ class CatalogKind:
 
     singular: str
     title: str
-    entries: tuple[RegistryEntry | DiagnosisCode, ...]
+    entries: tuple[RegistryEntry, ...]
     field: registry_fields.RegistryField | None
     """Config field that names an entry; None if no config names entries of this kind."""
 
@@ -61,7 +61,7 @@ def catalog_kinds() -> list[CatalogKind]:
     ]
     registry_kinds.sort(key=lambda kind: _FIRST.index(kind.word) if kind.word in _FIRST else len(_FIRST))
     executors = CatalogKind(EXECUTORS.kind, "Executors", tuple(EXECUTORS), None)
-    return [*registry_kinds, executors, CatalogKind("diagnostic", "Diagnostics", CODES, None)]
+    return [*registry_kinds, executors, CatalogKind("diagnostic", "Diagnostics", tuple(DIAGNOSTICS), None)]
 
 
 def lint_codes() -> CatalogKind:
@@ -82,9 +82,7 @@ def kind_of(word: str) -> CatalogKind:
     raise UnknownNameError(unknown_name_message("kind", word, [kind.word for kind in all_kinds]))
 
 
-def find_entries(
-    name: str, word: str | None = None
-) -> list[tuple[CatalogKind, RegistryEntry | DiagnosisCode]]:
+def find_entries(name: str, word: str | None = None) -> list[tuple[CatalogKind, RegistryEntry]]:
     """Return all entries called `name`, or the entries called `kind/name`.
 
     Aliases and other spellings count only if no name matches exactly.
@@ -106,8 +104,8 @@ def find_entries(
     return matches
 
 
-def _spellings(entry: RegistryEntry | DiagnosisCode) -> tuple[str, ...]:
-    return (entry.name, *entry.aliases) if isinstance(entry, RegistryEntry) else (entry.name,)
+def _spellings(entry: RegistryEntry) -> tuple[str, ...]:
+    return (entry.name, *entry.aliases)
 
 
 def _unknown(name: str, among: list[CatalogKind], *, is_one_kind: bool) -> str:
@@ -120,8 +118,7 @@ def _unknown(name: str, among: list[CatalogKind], *, is_one_kind: bool) -> str:
         f"{kind.word}/{entry.name}"
         for kind in among
         for entry in kind.entries
-        if isinstance(entry, RegistryEntry)
-        and normalize_name(name) in map(normalize_name, entry.suggested_for)
+        if normalize_name(name) in map(normalize_name, entry.suggested_for)
     ]
     if meant:
         return f"unknown name {name!r}; did you mean {' or '.join(meant)}?"
@@ -139,19 +136,17 @@ def catalog_document(selected_kinds: list[CatalogKind]) -> dict[str, Any]:
     }
 
 
-def describe(kind: CatalogKind, entry: RegistryEntry | DiagnosisCode) -> dict[str, Any]:
+def describe(kind: CatalogKind, entry: RegistryEntry) -> dict[str, Any]:
     """Return an entry as plain data: the keys of every entry, then those of its kind."""
-    if isinstance(entry, DiagnosisCode):
-        common = {"summary": entry.meaning, "formula": "", "source": "", "options": {}}
-    else:
-        common = {
-            "summary": entry.summary,
-            "formula": entry.formula,
-            "source": "" if entry.source == "-" else entry.source,
-            "options": describe_options(kind, entry),
-            "aliases": list(entry.aliases),
-        }
-    return {"name": entry.name, **common, **entry_facts(entry)}
+    return {
+        "name": entry.name,
+        "summary": entry.summary,
+        "formula": entry.formula,
+        "source": "" if entry.source == "-" else entry.source,
+        "options": describe_options(kind, entry),
+        "aliases": list(entry.aliases),
+        **entry_facts(entry),
+    }
 
 
 def describe_options(kind: CatalogKind, entry: RegistryEntry) -> dict[str, dict[str, Any]]:

@@ -33,14 +33,14 @@ _FAR = 20.0
 """Largest |x| at which an activation is searched for flat parts."""
 
 
-def explain_document(entries: Sequence[tuple[CatalogKind, RegistryEntry | DiagnosisCode]]) -> dict[str, Any]:
+def explain_document(entries: Sequence[tuple[CatalogKind, RegistryEntry]]) -> dict[str, Any]:
     """Return the entries as one JSON document: the catalogue's data, examples of use and computed values."""
     return {"schema": SCHEMA, "entries": [_entry(kind, entry) for kind, entry in entries]}
 
 
-def _entry(kind: CatalogKind, entry: RegistryEntry | DiagnosisCode) -> dict[str, Any]:
+def _entry(kind: CatalogKind, entry: RegistryEntry) -> dict[str, Any]:
     data = {"kind": kind.word, **describe(kind, entry)}
-    if kind.field is not None and isinstance(entry, RegistryEntry):
+    if kind.field is not None:
         data["keys"] = list(kind.field.keys)
         data["yaml"] = "\n".join(examples.yaml_example(kind.field, entry)) + "\n"
         data["overrides"] = examples.override_examples(kind.field, entry)
@@ -48,9 +48,7 @@ def _entry(kind: CatalogKind, entry: RegistryEntry | DiagnosisCode) -> dict[str,
     return {**data, **_computed(entry)}
 
 
-def explain_entry(
-    sheet: Page, kind: CatalogKind, entry: RegistryEntry | DiagnosisCode, *, ascii_only: bool
-) -> None:
+def explain_entry(sheet: Page, kind: CatalogKind, entry: RegistryEntry, *, ascii_only: bool) -> None:
     """Write the page of one entry to `sheet`."""
     row = describe(kind, entry)
     sheet.title(entry.name, kind.field.registry.kind if kind.field else kind.singular)
@@ -59,7 +57,7 @@ def explain_entry(
     sheet.pair("formula", row["formula"])
     sheet.pair("source", row["source"])
     _write_details(entry, sheet, ascii_only)
-    if kind.field is not None and isinstance(entry, RegistryEntry):
+    if kind.field is not None:
         _options(sheet, row["options"])
         _writing(sheet, kind, entry)
 

@@ -53,6 +53,7 @@ def run_document(run: StoredRun) -> dict[str, Any]:
         "transfer": record.get("transfer"),
         "plugins": record.get("plugins") or [],
         "custom_model": record.get("custom_model"),
+        "custom_data": record.get("custom_data"),
         "pretraining": record.get("pretraining"),
         "timings": record.get("timings"),
         "evaluation_share": run.evaluation_share,

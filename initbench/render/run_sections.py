@@ -123,15 +123,22 @@ def plugin_lines(runs: Sequence[StoredRun]) -> Text | None:
 def model_line(runs: Sequence[StoredRun]) -> Text | None:
     """Return the function that built the nets of the runs; None for nets of initbench."""
     entries = [run.record["custom_model"] for run in runs if run.record.get("custom_model")]
-    sources = dict.fromkeys(
-        f"--model {e['function']} of module {e['module']}, code {e['code']}" for e in entries
-    )
+    sources = [f"--model {e['function']} of module {e['module']}, code {e['code']}" for e in entries]
+    return _source_lines("Network   ", sources)
+
+
+def data_line(runs: Sequence[StoredRun]) -> Text | None:
+    """Return the function that returned the data of the runs; None for data of initbench."""
+    entries = [run.record["custom_data"] for run in runs if run.record.get("custom_data")]
+    return _source_lines("Data      ", [f"--data-from {entry['function']}" for entry in entries])
+
+
+def _source_lines(title: str, sources: Sequence[str]) -> Text | None:
     if not sources:
         return None
-    body = Text("Network   ", style="bold")
-    body.append(
-        "\n          ".join(f"made with {text.one_line(source)}" for source in sources), style="not bold"
-    )
+    body = Text(title, style="bold")
+    lines = [f"made with {text.one_line(source)}" for source in dict.fromkeys(sources)]
+    body.append(f"\n{' ' * len(title)}".join(lines), style="not bold")
     return body
 
 

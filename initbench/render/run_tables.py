@@ -22,6 +22,7 @@ from initbench.render.layer_means import (
     snapshot_at,
 )
 from initbench.render.run_sections import (
+    data_line,
     model_line,
     norm_tables,
     plugin_lines,
@@ -66,7 +67,13 @@ def render_experiment(
             )
         )
     blank = Text("")
-    sections = (model_line(runs), plugin_lines(runs), pretraining_table(runs), transfer_lines(runs))
+    sections = (
+        model_line(runs),
+        data_line(runs),
+        plugin_lines(runs),
+        pretraining_table(runs),
+        transfer_lines(runs),
+    )
     preparation = [section for section in sections if section is not None]
     return Group(
         render_heading(runs),

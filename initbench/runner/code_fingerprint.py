@@ -505,6 +505,19 @@ def _import_target(module: str, name: str) -> tuple[str, str | None]:
     return (whole, None) if name != "*" and file_of(whole) is not None else (module, name)
 
 
+def project_sources(module: str) -> dict[str, str]:
+    """Return the sources of a module of the user and of all modules of its project that it imports."""
+    if file_of(module) is None:
+        return {}
+    return {name: _source_of(name) for name in _modules_run(module)}
+
+
+def forget_code() -> None:
+    """Read all code again at its next use."""
+    for function in _CACHED:
+        function.cache_clear()
+
+
 def _source_of(module: str) -> str:
     path = file_of(module)
     assert path is not None, module
@@ -513,3 +526,18 @@ def _source_of(module: str) -> str:
 
 def _is_below(module: str, packages: Iterable[str]) -> bool:
     return any(module == package or module.startswith(f"{package}.") for package in packages)
+
+
+_CACHED = (
+    _tracer_statements,
+    read_module,
+    _closure,
+    _neighbours,
+    _executed,
+    _modules_run,
+    _statement_digest,
+    _loaded_names,
+    _entry_lines,
+    _import_target,
+)
+"""Functions whose results depend on sources or on registered entries."""

@@ -19,15 +19,24 @@ class RecordedScore:
     better: Literal["higher", "lower"] = "higher"
 
 
+TOP_K = (2, 3, 5, 10, 20)
+"""Numbers k of the top-k accuracies, which `train.top_k` chooses from."""
+
+
+def _top_score(k: int) -> RecordedScore:
+    return RecordedScore(f"top{k}_accuracy", f"top-{k} accuracy", f"top-{k} accuracy", "percent")
+
+
 SCORES = (
     RecordedScore("accuracy", "accuracy", "accuracy", "percent"),
     RecordedScore("r2", "R²", "R², the explained share of the variance", "loss"),
     RecordedScore("mse", "mse", "mean squared error", "loss", "lower"),
-    RecordedScore("top5_accuracy", "top-5 accuracy", "top-5 accuracy", "percent"),
+    _top_score(5),
     RecordedScore("perplexity", "perplexity", "perplexity, exp of the cross-entropy", "number", "lower"),
     RecordedScore("mean_iou", "mean IoU", "intersection over union of pixels, mean over classes", "percent"),
     RecordedScore("f1", "F1", "F1 score of the labels", "percent"),
     RecordedScore("iou", "IoU", "intersection over union of the mask", "percent"),
+    *(_top_score(k) for k in TOP_K if k != 5),  # last, since their columns were added last
 )
 MAIN_SCORES = ("accuracy", "r2")
 """Scores to which targets and rankings refer: the first one that a run has."""

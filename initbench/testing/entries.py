@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 from pydantic import TypeAdapter
@@ -15,28 +15,36 @@ from initbench.components.schedule import Schedule
 from initbench.config.registry_fields import registry_fields
 from initbench.data.dataset import Dataset
 from initbench.linting.rule import LINT_RULES
+from initbench.probing.diagnosis import DIAGNOSTICS
+from initbench.probing.finding import DiagnosisCode
 from initbench.registry import Options, Registry, RegistryEntry
 from initbench.registry_choice import Choice, options_model
 from initbench.runner.workers.base import EXECUTORS
 from initbench.testing.activations import activation_checks
 from initbench.testing.check import Check, SkippedError, check_of, default_options, expect_that
+from initbench.testing.diagnostics import diagnostic_checks
 from initbench.testing.inits import scheme_checks
 from initbench.testing.norms import norm_checks
 from initbench.testing.training import dataset_checks, optimizer_checks, schedule_checks
 
-_BY_TYPE: dict[type[RegistryEntry], Any] = {
+_BY_TYPE: dict[type[RegistryEntry], Callable[[Any], Iterator[Check]]] = {
     Scheme: scheme_checks,
     Activation: activation_checks,
     Norm: norm_checks,
     Optimizer: optimizer_checks,
     Schedule: schedule_checks,
     Dataset: dataset_checks,
+    DiagnosisCode: diagnostic_checks,
 }
+
+
+def _no_checks(_entry: RegistryEntry) -> Iterator[Check]:
+    return iter(())
 
 
 def all_entries() -> Iterator[tuple[Registry[Any], RegistryEntry]]:
     """Yield every entry of every kind that plug-ins can add."""
-    for registry in (*(kind.registry for kind in registry_fields()), EXECUTORS, LINT_RULES):
+    for registry in (*(kind.registry for kind in registry_fields()), EXECUTORS, LINT_RULES, DIAGNOSTICS):
         for entry in registry:
             yield registry, entry
 
@@ -47,8 +55,10 @@ def entry_checks(registry: Registry[Any], entry: RegistryEntry) -> Iterator[Chec
     The checks of the kind need defaults of all options; without them, one check is skipped instead.
     """
     yield check_of("name and summary", check_texts, entry)
+    checks_of_kind = _BY_TYPE.get(type(entry), _no_checks)
     field = next((kind for kind in registry_fields() if kind.registry is registry), None)
     if field is None:
+        yield from checks_of_kind(entry)
         return
     yield check_of("source", check_source, entry)
     yield check_of("options have descriptions", check_descriptions, entry, field.tag)
@@ -57,7 +67,7 @@ def entry_checks(registry: Registry[Any], entry: RegistryEntry) -> Iterator[Chec
         default_options(entry, field.tag)
     except SkippedError:
         return
-    yield from _BY_TYPE.get(type(entry), lambda _entry: ())(entry)
+    yield from checks_of_kind(entry)
 
 
 def check_texts(entry: RegistryEntry) -> None:

@@ -17,10 +17,9 @@ from torch import Tensor
 from initbench.components.loss import classes_second, cross_entropy_per_sample, in_shape_of
 from initbench.components.target import SampleShape, TargetKind
 
-TOP = 5
-"""A prediction is in the top 5 if fewer than 5 classes have a larger output."""
+DEFAULT_TOP_K = 5
 MIN_CLASSES_FOR_TOP = 11
-"""Number of classes from which the top 5 are counted; of ten classes they are half."""
+"""Number of classes from which the top 5 are counted by default; of ten classes they are half."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +33,23 @@ class Score:
     """(means of the statistics over the split, targets of the split) → the score."""
 
 
-def scores_of(form: SampleShape) -> list[Score]:
-    """Return the scores for the targets of a data set, the most important one first."""
+def scores_of(form: SampleShape, top_k: Sequence[int] | None = None) -> list[Score]:
+    """Return the scores for the targets of a data set, the most important one first.
+
+    Args:
+        form: Form of the samples.
+        top_k: Numbers k of the top-k accuracies of class indices; by default 5 for many classes of samples.
+    """
+    is_counted = form.target is TargetKind.CLASSES and form.outputs >= MIN_CLASSES_FOR_TOP
+    default = [DEFAULT_TOP_K] if is_counted else []
+    tops = [top_accuracy_score(k) for k in (default if top_k is None else top_k)]
     match form.target:
         case TargetKind.CLASSES:
-            return [_ACCURACY, _TOP] if form.outputs >= MIN_CLASSES_FOR_TOP else [_ACCURACY]
+            return [_ACCURACY, *tops]
         case TargetKind.SEQUENCE:
-            return [_ACCURACY, _PERPLEXITY]
+            return [_ACCURACY, *tops, _PERPLEXITY]
         case TargetKind.DENSE:
-            return [_ACCURACY, mean_iou_score(form.outputs)]
+            return [_ACCURACY, *tops, mean_iou_score(form.outputs)]
         case TargetKind.REAL:
             return [_R2, _MSE]
         case TargetKind.LABELS:
@@ -62,10 +69,16 @@ def _is_correct(outputs: Tensor, targets: Tensor) -> Tensor:
     return _mean_of_positions(torch.where(is_finite, correct, torch.nan))
 
 
-def _is_in_top(outputs: Tensor, targets: Tensor) -> Tensor:
-    target_outputs = outputs.gather(1, targets[:, None])
-    is_in_top = ((outputs > target_outputs).sum(1) < TOP).double()
-    return torch.where(outputs.isfinite().all(1), is_in_top, torch.nan)
+def top_accuracy_score(k: int) -> Score:
+    """Return the share of samples, positions or pixels of whose class fewer than k outputs are larger."""
+
+    def is_in_top(outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the share of correct positions of each sample; NaN if an output is not finite."""
+        logits = classes_second(outputs, targets)
+        is_in_top = ((logits > logits.gather(1, targets[:, None])).sum(1) < k).double()
+        return _mean_of_positions(torch.where(logits.isfinite().all(1), is_in_top, torch.nan))
+
+    return Score(f"top{k}_accuracy", is_in_top, _first)
 
 
 def _mean_of_positions(values: Tensor) -> Tensor:
@@ -153,7 +166,6 @@ def _exponential(means: Sequence[float], _targets: Tensor) -> float:
 
 
 _ACCURACY = Score("accuracy", _is_correct, _first)
-_TOP = Score("top5_accuracy", _is_in_top, _first)
 _PERPLEXITY = Score("perplexity", lambda z, y: cross_entropy_per_sample(z, y).double(), _exponential)
 _R2 = Score("r2", _squared_errors, _explained_variance)
 _MSE = Score("mse", _squared_errors, _mean)

@@ -187,7 +187,7 @@ def test_the_command_always_ends_well(root: Path) -> None:
     """The command runs in a new process each time, starting with an empty store."""
     command = [sys.executable, "-m", "initbench", "compare", "--json", "--runs-dir", str(root)]
     with writers(root) as until:
-        for _ in until(lambda looks: looks >= 3):
+        for _ in until(lambda looks: looks >= 2):
             ended = subprocess.run(command, capture_output=True, text=True)
             assert (ended.returncode, ended.stderr) == (0, "")
             for table in json.loads(ended.stdout)["tables"]:

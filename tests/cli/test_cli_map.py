@@ -104,7 +104,7 @@ def test_training_tells_which_nets_learn(
     for point in document["points"]:
         assert point["learned"] == (point["val_accuracy"] > train["learned_above"])
     config = str(repository / "configs" / "tanh_critical.yaml")
-    said = initbench("probe", config, *words, "--map", "sigma_w=0.3:1.2:2", "depth=3:30:2")
+    said = initbench("probe", config, *words[:-1], "2", "--map", "sigma_w=0.9:1.2:2", "depth=3:4")
     assert "+ learned" in said.out and "Traceback" not in said.err
     assert "training 4 nets" in said.err and "training" not in said.out
     assert list(tmp_path.iterdir()) == []
@@ -134,6 +134,7 @@ def test_what_cannot_be_mapped_is_refused(
     assert said.out == "" and "Traceback" not in said.err
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_training_cleanly(repository: Path, tmp_path: Path) -> None:
     words = ("data.name=digits", "--map", "sigma_w=0.9:1:2", "depth=3:4", "--train", "1000000")
     process = subprocess.Popen(

@@ -17,7 +17,7 @@ import pytest
 from initbench.errors import DataError, DeviceError, StoreError, UsageError
 from initbench.store.run_directory import METRICS
 from initbench.store.store import Store
-from tests.processes import forked_workers
+from tests.processes import forked_workers, run_forked
 
 COMMAND = [sys.executable, "-m", "initbench"]
 LONG = """\
@@ -41,7 +41,9 @@ def environment(repository: Path, tmp_path: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 def test_a_signal_marks_the_runs_interrupted(
     tmp_path: Path, environment: dict[str, str], number: signal.Signals, code: int
 ) -> None:
@@ -73,7 +75,7 @@ def test_a_signal_marks_the_runs_interrupted(
     assert len(store.read(records[0]["run_id"]).convergence) >= 2, "what was measured until then is kept"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_makes_workers_send_a_checkpoint(
     tmp_path: Path, environment: dict[str, str], number: signal.Signals
 ) -> None:
@@ -131,7 +133,7 @@ def test_a_second_signal_ends_the_workers_at_once(tmp_path: Path, environment: d
             os.kill(pid, signal.SIGSTOP)
         process.send_signal(signal.SIGINT)
         with pytest.raises(subprocess.TimeoutExpired):  # it waits for their checkpoints
-            process.communicate(timeout=4)
+            process.communicate(timeout=2)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     finally:
@@ -266,12 +268,17 @@ def test_looking_at_runs_does_not_import_torch(stored: Path, environment: dict[s
     "pipeline",
     [
         "show deep --all-layers | head -1",
-        "show deep --json | head -c 20",
-        "show deep --json | true",
-        "show deep --all-layers | true",
-        "ls | true",
-        "compare | true",
         "--help | true",
+        *(
+            pytest.param(pipeline, marks=pytest.mark.slow)
+            for pipeline in (
+                "show deep --json | head -c 20",
+                "show deep --json | true",
+                "show deep --all-layers | true",
+                "ls | true",
+                "compare | true",
+            )
+        ),
     ],
 )
 def test_a_reader_that_goes_away_is_no_error(
@@ -306,7 +313,16 @@ def test_the_output_of_a_process_is_whole(stored: Path, environment: dict[str, s
     assert "\x1b" not in done.stdout
 
 
-@pytest.mark.parametrize("command", [["show", "deep"], ["ls"], ["compare"], ["show", "deep", "--json"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["show", "deep"],
+        *(
+            pytest.param(command, marks=pytest.mark.slow)
+            for command in (["ls"], ["compare"], ["show", "deep", "--json"])
+        ),
+    ],
+)
 def test_an_ascii_terminal_is_written_to(
     stored: Path, environment: dict[str, str], command: list[str]
 ) -> None:
@@ -354,18 +370,11 @@ def test_every_error_has_the_exit_code_of_its_kind() -> None:
     assert [kind.exit_code for kind in (UsageError, DataError, StoreError, DeviceError)] == [2, 3, 3, 3]
 
 
-def test_training_does_not_load_torch_s_compiler(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_training_does_not_load_torch_s_compiler(tmp_path: Path) -> None:
     """It takes torch 1.5 s, and a pass on the device "meta" is enough to have it done."""
     (tmp_path / "short.yaml").write_text(LONG.replace("10000000", "2"), encoding="utf-8")
     code = WATCH.replace('"torch", ', '"torch._dynamo", ')
     command = ["run", "short.yaml", "--executor", "inprocess", "--quiet"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps([command])],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run_forked(tmp_path, json.dumps([command]), source=code)
     status, loaded = json.loads(done.stdout.splitlines()[-1])[" ".join(command)]
     assert status == 0 and "torch._dynamo" not in loaded, done.stderr

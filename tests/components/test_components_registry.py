@@ -1,7 +1,5 @@
 """Registries and the config values that name their entries."""
 
-import subprocess
-import sys
 from typing import Annotated
 
 import pytest
@@ -20,6 +18,7 @@ from initbench.models.network import FAMILIES
 from initbench.registry import Options, Registry, RegistryEntry, nearest_name, unknown_name_message
 from initbench.registry_choice import Choice, default_choice
 from initbench.testing.check import EXAMPLE_OPTIONS
+from tests.processes import run_forked
 
 REGISTRIES = [INITS, ACTIVATIONS, NORMS, OPTIMIZERS, SCHEDULES, FAMILIES, DATASETS]
 COMPONENTS = [INITS, ACTIVATIONS, NORMS, OPTIMIZERS, SCHEDULES, FAMILIES]
@@ -173,11 +172,8 @@ def test_nearest_answers_anything_with_a_choice_or_none(name):
     assert nearest_name(name, ["alpha", "beta"]) in ("alpha", "beta", None)
 
 
-def test_the_order_of_entries_does_not_depend_on_what_was_imported_first():
-    def order(*early):
-        lines = [f"import {module}" for module in early]
-        lines += [f"from {m} import {r}; print({r}.names())" for m, r in ORDERED.items()]
-        return subprocess.check_output([sys.executable, "-c", "\n".join(lines)], text=True)
-
-    early = ("initbench.components.inits.sparse", "initbench.components.norms.weight_norms")
-    assert order() == order(*early) == "".join(f"{r.names()}\n" for r in (INITS, NORMS))
+def test_the_order_of_entries_does_not_depend_on_what_was_imported_first(tmp_path):
+    lines = ["import initbench.components.inits.sparse, initbench.components.norms.weight_norms"]
+    lines += [f"from {m} import {r}; print({r}.names())" for m, r in ORDERED.items()]
+    done = run_forked(tmp_path, source="\n".join(lines))
+    assert done.stdout == "".join(f"{r.names()}\n" for r in (INITS, NORMS))

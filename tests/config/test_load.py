@@ -151,7 +151,7 @@ TEXT = st.one_of(
 @example("\n", 1e-5, {})
 @example(" a\n b", 1e22, {"": [""]})
 @example("a\n", 5e-324, {"a\nb": ["c\nd"]})
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_written_reads_back_here_and_in_yaml_1_1(tmp_path, text, number, inside):
     config = Anything(text=text, number=number, inside=inside)
     file = tmp_path / "a.yaml"

@@ -104,6 +104,56 @@ def test_a_stored_run_says_what_it_needs_and_resuming_requires_it(initbench):
     assert len(list(Path("runs").glob("mine-*"))) == 1, "the stored run is shown, not trained again"
 
 
+LESSON = """\
+kind: lesson
+name: zeros
+question: Does the net learn from zeros?
+source: "-"
+base:
+  seeds: 2
+  data: {name: digits}
+  train: {steps: 60, batch_size: 32, lr: 0.1}
+  probe: {when: [init, end], batch: 32, bins: 8}
+arms:
+  zeros: {init.scheme: zeros}
+  as_built: {init.scheme: as_built}
+  deep: {init.scheme: kaiming_normal, model.options.depth: 5}
+claims:
+  - says: Units that start equal stay equal
+    holds_if: zeros.max_layer(unit_spread@end) < 0.000001
+  - says: Kaiming keeps the signal
+    holds_if: deep.min_layer(q@init) > 0.01
+"""
+
+
+def test_a_lesson_trains_the_net_of_the_user(initbench):
+    Path("zeros.yaml").write_text(LESSON, encoding="utf-8")
+    model = ("--model", f"{NETS}:mlp")
+    said = initbench("lesson", "zeros.yaml", *model, "-q", "--json", "--workers", "1")
+    assert said.code == 0, said.err
+    (lesson,) = json.loads(said.out)["lessons"]
+    assert [claim["verdict"] for claim in lesson["claims"]] == ["supported", "supported"]
+    records = {
+        arm["name"]: json.loads((Path("runs") / arm["runs"][0] / "run.json").read_text(encoding="utf-8"))
+        for arm in lesson["arms"]
+    }
+    assert {record["custom_model"]["function"] for record in records.values()} == {"mlp"}
+    assert records["deep"]["parameters"] > records["as_built"]["parameters"]
+    assert records["as_built"]["final"]["val_accuracy"] > records["zeros"]["final"]["val_accuracy"] + 0.1
+    assert initbench("validate", "zeros.yaml", *model).code == 0
+    listed = json.loads(initbench("lesson", "ls", "zeros.yaml", *model, "--json").out)["lessons"]
+    assert [entry["runs"]["missing"] for entry in listed] == [0]
+
+    without = initbench("lesson", "zeros.yaml")
+    assert without.code == 2
+    assert (
+        "arms.deep.model.options.depth: needs a family: options is a key of custom; pass --model"
+        in without.err
+    )
+    assert f"were made with --model mlp of module {NETS}" in without.err
+    assert "unknown key" in initbench("lesson", "symmetry", *model).err
+
+
 SOURCE = '''\
 from torch import nn
 from {name}_parts import WIDTH

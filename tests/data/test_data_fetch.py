@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -168,31 +167,19 @@ def test_nowhere_to_write_is_said(archive, source, tmp_path, monkeypatch):
 
 
 def test_two_processes_download_once(archive, source, mirror):
-    script = f"""
-import pathlib
-from initbench.data.dataset import DataSource
-from initbench.data.download.archive import Archive, find_or_download
-archive = {archive!r}
-print("ready", flush=True)
-input()
-find_or_download(archive, DataSource(root=pathlib.Path({str(source.root)!r})))
-"""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
-    ]
+    fork = multiprocessing.get_context("fork")
+    barrier = fork.Barrier(2)
+
+    def fetch():
+        barrier.wait()
+        find_or_download(archive, source)
+
+    processes = [fork.Process(target=fetch) for _ in range(2)]
     for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+        process.start()
     for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    for process in processes:
-        process.communicate(timeout=600)
-        assert process.returncode == 0
+        process.join(600)
+        assert process.exitcode == 0
     assert sorted(mirror.served) == sorted(archive.checksums)
 
 

@@ -6,8 +6,6 @@ import gzip
 import hashlib
 import itertools
 import pickle
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +25,7 @@ from initbench.data.sets.torchvision_sets import MD5, published_archive
 from initbench.errors import DataError
 from initbench.registry_choice import default_choice
 from initbench.user_functions import UserFunction
+from tests.processes import run_forked
 
 
 def write_npz(path: Path, **changes: object) -> Path:
@@ -144,7 +143,8 @@ raw = DATASETS["mnist"].locate(default_choice(DATASETS, "mnist"), source).load()
 assert raw.x_train.shape[1:] == (1, 28, 28)
 assert "torchvision" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", script], check=True)
+    done = run_forked(tmp_path, source=script)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 import struct
 from collections.abc import Callable
@@ -102,6 +103,10 @@ def test_an_example_trains(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
             initbench.run("example.yaml", device="cpu")
         (line,) = recorded_sources(caught.value, ["run", "example.yaml"])
         assert line == "the stored runs of spirals were trained on data of --data-from spirals:make_data"
+        shown = CliRunner().invoke(app, ["show", "spirals"]).stdout
+        assert "Data      made with --data-from spirals:make_data" in shown
+        (shown_run,) = json.loads(CliRunner().invoke(app, ["show", "spirals", "--json"]).stdout)["runs"]
+        assert shown_run["custom_data"] == {"function": "spirals:make_data"}
         return
     (run,) = initbench.run("example.yaml", device="cpu")
     assert run.status == "finished"

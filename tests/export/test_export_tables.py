@@ -19,7 +19,8 @@ GOLDEN = {
     " batch_size diverged_step diagnosis seconds machine version",
     "curves": "run_id experiment seed step epoch train_loss val_loss val_accuracy val_loss_batch"
     " val_accuracy_batch val_loss_population val_accuracy_population val_r2 val_mse val_top5_accuracy"
-    " val_perplexity val_mean_iou val_f1 val_iou",
+    " val_perplexity val_mean_iou val_f1 val_iou val_top2_accuracy val_top3_accuracy val_top10_accuracy"
+    " val_top20_accuracy",
     "layers": "run_id experiment seed moment step layer name units hidden positions q pre_mean pre_std signal"
     " correlation pre_p01 pre_p25 pre_p50 pre_p75 pre_p99 act_q act_mean act_std zero_fraction dead_fraction"
     " saturated_fraction effective_rank delta_q delta_zero_fraction weight_gradient weight_std unit_spread"

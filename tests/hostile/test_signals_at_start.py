@@ -13,6 +13,7 @@ import pytest
 
 from initbench import interrupts
 from initbench.store.store import Store
+from tests.slices import each_once_fast
 
 EXPERIMENT = """\
 kind: experiment
@@ -63,8 +64,7 @@ def _check(place: Path, code: int, err: str, number: signal.Signals) -> None:
     assert statuses <= {"interrupted"}, err
 
 
-@pytest.mark.parametrize("number", list(CODES))
-@pytest.mark.parametrize("seconds", [0.05, 0.5, 1.5])
+@pytest.mark.parametrize(("seconds", "number"), each_once_fast([0.05, 0.5, 1.5], list(CODES)))
 def test_a_signal_at_the_start_ends_the_command(
     tmp_path: Path, repository: Path, number: signal.Signals, seconds: float
 ) -> None:

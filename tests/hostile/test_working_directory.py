@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.slices import each_once_fast
+
 EXPERIMENT = """\
 kind: experiment
 name: tiny
@@ -33,13 +35,11 @@ def trapped(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [
-        ["compare"],
-        ["run", "tiny.yaml", "--executor", "local", "--workers", "1"],
-    ],
+    ("arguments", "start"),
+    each_once_fast(
+        [["run", "tiny.yaml", "--executor", "local", "--workers", "1"], ["compare"]], [["-m"], ["-P", "-m"]]
+    ),
 )
-@pytest.mark.parametrize("start", [["-m"], ["-P", "-m"]])
 def test_no_file_of_the_working_directory_is_run(
     trapped: Path, repository: Path, arguments: list[str], start: list[str]
 ) -> None:

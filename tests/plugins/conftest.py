@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.plugins.processes import CONFIG, SCHEME, Call, run_python
+from tests.processes import run_forked
 
 
 @pytest.fixture
@@ -26,3 +28,9 @@ def call(folder: Path, repository: Path) -> Call:
         return run_python(folder, repository, "-m", "initbench", *arguments, **variables)
 
     return run
+
+
+@pytest.fixture
+def forked(folder: Path) -> Call:
+    """Run the command line in the folder like `call`, but in a forked process."""
+    return partial(run_forked, folder)

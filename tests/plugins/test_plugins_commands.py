@@ -56,8 +56,8 @@ def test_runs_use_a_plugin_in_worker_processes_and_are_resumed(call: Call, folde
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_the_names_of_a_plugin_are_known(arguments: list[str], expected: str, call: Call) -> None:
-    done = call(*arguments, *PLUGIN)
+def test_the_names_of_a_plugin_are_known(arguments: list[str], expected: str, forked: Call) -> None:
+    done = forked(*arguments, *PLUGIN)
     assert done.returncode == 0, done.stderr
     assert expected in done.stdout
 
@@ -102,9 +102,9 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(("text", "message"), FAULTS.values(), ids=FAULTS)
-def test_a_plugin_that_cannot_be_used_is_named(text: str, message: str, call: Call, folder: Path) -> None:
+def test_a_plugin_that_cannot_be_used_is_named(text: str, message: str, forked: Call, folder: Path) -> None:
     (folder / "my_scheme.py").write_text(text, encoding="utf-8")
-    done = call("validate", "tiny.yaml", *PLUGIN)
+    done = forked("validate", "tiny.yaml", *PLUGIN)
     assert done.returncode == 2
     assert message in done.stderr
     assert "my_scheme" in done.stderr
@@ -122,17 +122,17 @@ def test_a_plugin_that_cannot_be_used_is_named(text: str, message: str, call: Ca
         ("./my-scheme.py", "name the file NAME.py"),
     ],
 )
-def test_a_wrong_name_is_answered(name: str, message: str, call: Call, folder: Path) -> None:
+def test_a_wrong_name_is_answered(name: str, message: str, forked: Call, folder: Path) -> None:
     for file in ("json.py", "my-scheme.py"):
         (folder / file).write_text(SCHEME, encoding="utf-8")
-    done = call("validate", "tiny.yaml", "--plugin", name)
+    done = forked("validate", "tiny.yaml", "--plugin", name)
     assert done.returncode == 2
     assert message in done.stderr
 
 
-def test_two_plugins_with_one_name_are_refused(call: Call, folder: Path) -> None:
+def test_two_plugins_with_one_name_are_refused(forked: Call, folder: Path) -> None:
     (folder / "other.py").write_text(SCHEME, encoding="utf-8")
-    done = call("catalog", "inits", *PLUGIN, "--plugin", "other")
+    done = forked("catalog", "inits", *PLUGIN, "--plugin", "other")
     assert done.returncode == 2
     assert "init scheme 'mine' of other is taken: it is a name of 'mine' of my_scheme" in done.stderr
 
@@ -152,10 +152,10 @@ for registry in (EXECUTORS, OPTIMIZERS, DATASETS, FAMILIES):
 """
 
 
-def test_one_module_can_add_components_of_every_kind(call: Call, folder: Path) -> None:
+def test_one_module_can_add_components_of_every_kind(forked: Call, folder: Path) -> None:
     """Whatever it imports first: no registry is read while initbench is imported."""
     (folder / "my_scheme.py").write_text(ALL_KINDS, encoding="utf-8")
-    document = json.loads(call("catalog", "--json", *PLUGIN).stdout)
+    document = json.loads(forked("catalog", "--json", *PLUGIN).stdout)
     kinds = {
         kind
         for kind in document

@@ -30,6 +30,7 @@ def folder(page: str, tmp_path: Path) -> Path:
     assert set(files) == {
         "my_scheme.py",
         "my_config.yaml",
+        "my_diagnostic.py",
         "pyproject.toml",
         "my_plugin/__init__.py",
         "my_plugin/inits.py",
@@ -37,7 +38,8 @@ def folder(page: str, tmp_path: Path) -> Path:
         "tests/test_properties.py",
     }
     for name, text in files.items():
-        path = tmp_path / ("." if name.startswith(("my_scheme", "my_config")) else "project") / name
+        is_alone = name.startswith(("my_scheme", "my_config", "my_diagnostic"))
+        path = tmp_path / ("." if is_alone else "project") / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     return tmp_path

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -11,11 +13,14 @@ import torch
 from sklearn import metrics as sklearn_metrics
 from torch import Tensor
 
+import initbench
 from initbench.components.loss import LOSSES, fitting_losses, outputs_fit
 from initbench.components.target import SampleShape, TargetKind
-from initbench.config.schema import ExperimentConfig, TrainOptions
+from initbench.config.schema import ExperimentConfig, TopK, TrainOptions
 from initbench.data.preprocessing import Split
+from initbench.errors import ConfigError
 from initbench.models.build import build
+from initbench.store.scores import TOP_K
 from initbench.train.cohort import EVALUATION_CHUNK, Cohort, evaluation_chunk
 from initbench.train.scores import scores_of
 
@@ -117,10 +122,12 @@ def test_shapes_of_outputs(outputs: tuple[int, ...], targets: Tensor, fits: bool
     assert outputs_fit(torch.zeros(outputs), targets) is fits
 
 
-def the_scores(form: SampleShape, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+def the_scores(
+    form: SampleShape, outputs: Tensor, targets: Tensor, top_k: Sequence[int] | None = None
+) -> dict[str, float]:
     """Scores of all samples at once."""
     values = {}
-    for score in scores_of(form):
+    for score in scores_of(form, top_k):
         means = score.statistics(outputs, targets).double().reshape(len(targets), -1).mean(0)
         values[score.name] = score.value(means.tolist(), targets)
     return values
@@ -134,6 +141,41 @@ def test_scores_of_classes() -> None:
         "top5_accuracy": pytest.approx(sklearn_metrics.top_k_accuracy_score(y, outputs, k=5)),
     }
     assert list(the_scores(SampleShape((1,), 10), drawn(20, 10), indices(10, 20))) == ["accuracy"]
+
+
+@pytest.mark.parametrize("k", TOP_K)
+def test_top_k_accuracies(k: int) -> None:
+    outputs, y = drawn(200, 30), indices(30, 200)
+    expected = pytest.approx(sklearn_metrics.top_k_accuracy_score(y, outputs, k=k))
+    name = f"top{k}_accuracy"
+    assert the_scores(SampleShape((1,), 30), outputs, y, [k])[name] == expected
+    assert the_scores(SampleShape((1,), 30), outputs, y, [])["accuracy"] < expected.expected
+    positions = SampleShape((1,), 30, TargetKind.SEQUENCE, (4,))
+    assert the_scores(positions, outputs.reshape(50, 4, 30), y.reshape(50, 4), [k])[name] == expected
+    pixels = SampleShape((1,), 30, TargetKind.DENSE, (2, 2))
+    maps = outputs.reshape(50, 2, 2, 30).permute(0, 3, 1, 2)
+    assert the_scores(pixels, maps, y.reshape(50, 2, 2), [k])[name] == expected
+    broken = outputs.clone()
+    broken[0, 0] = torch.nan
+    assert math.isnan(the_scores(SampleShape((1,), 30), broken, y, [k])[name])
+
+
+def test_the_config_chooses_top_k_accuracies(make_config: Callable[..., Any], tmp_path: Path) -> None:
+    assert get_args(TopK) == TOP_K
+    config = make_config(train={"steps": 4, "top_k": [3, 2, 3]}, seeds=1)
+    assert config.train.top_k == [2, 3]
+    (run,) = initbench.run(config, runs_dir=tmp_path, device="cpu")
+    assert run.final is not None
+    accuracies = [run.final[f"test_{name}"] for name in ("accuracy", "top2_accuracy", "top3_accuracy")]
+    assert 0.0 < accuracies[0] < accuracies[1] < accuracies[2] < 1.0
+    (record,) = initbench.compare("tiny", runs_dir=tmp_path).as_data()["tables"][0]["rows"]
+    assert record["metrics"]["test_top3_accuracy"]["mean"] == accuracies[2]
+    assert "test_top5_accuracy" not in record["metrics"]
+    assert "test top-3 %" in str(initbench.compare("tiny", runs_dir=tmp_path))
+    with pytest.raises(ConfigError, match=r"train\.top_k: all predictions are in the top 10 of 10 classes"):
+        initbench.run(config, train__top_k=[10], runs_dir=tmp_path)
+    with pytest.raises(ConfigError, match=r"train\.top_k"):
+        initbench.run(config, train__top_k=[4], runs_dir=tmp_path)
 
 
 def test_scores_of_sequences() -> None:

@@ -170,6 +170,7 @@ DATASETS.add(
         summary="Data that a function of yours returns, which --data-from names.",
         source="the user",
         formula="as the function returns them, or by test_fraction and val_fraction",
+        chosen_by="--data-from MODULE:FUNCTION",
         options=CustomDataOptions,
         locate=_locate,
     )

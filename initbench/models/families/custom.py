@@ -162,6 +162,7 @@ FAMILIES.add(
         summary="A net of your own, which the function of --model builds; trained singly.",
         source="-",
         formula="as in your code",
+        chosen_by="--model MODULE:FUNCTION",
         options=CustomOptions,
         build=_build,
         mode=lambda _options, *_sizes: "single",

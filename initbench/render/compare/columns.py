@@ -13,6 +13,7 @@ from initbench.render.compare import formatting, notes
 from initbench.render.compare.analysed_table import AnalysedTable, run_count
 from initbench.render.compare.display_options import COUNTS, View
 from initbench.render.compare.table import ComparisonTable, TableCell
+from initbench.store.scores import TOP_K
 
 OVERVIEW = ("best_val_accuracy", "final_val_accuracy", "test_accuracy", "steps_to_target")
 CONVERGENCE = (
@@ -38,7 +39,7 @@ SCORES = (
     "final_val_r2",
     "test_r2",
     "test_mse",
-    "test_top5_accuracy",
+    *(f"test_top{k}_accuracy" for k in TOP_K),
     "test_perplexity",
     "test_mean_iou",
     "test_iou",
