@@ -111,8 +111,8 @@ def static_picture(figure: ReportFigure) -> str:
     The picture is the same on all machines: texts are measured in a font that vl-convert contains. The plot
     has a fixed size, since Vega lays out twice to fit a picture into a given width.
     """
-    shown = replace(first_view(figure), spec=figure.static_spec or figure.spec)
-    spec = shown.complete_spec(legend=False)
+    first = replace(first_view(figure), spec=figure.static_spec or figure.spec)
+    spec = first.complete_spec(legend=False)
     spec["config"]["font"] = MEASURED_FONT
     spec["layer"] = _still_layers(spec["layer"], len(spec["datasets"][TABLE]))
     spec |= {"autosize": "pad", "width": STATIC_WIDTHS[figure.size]}

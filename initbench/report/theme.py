@@ -88,9 +88,9 @@ def log_axis(values: Iterable[float | None]) -> dict[str, Any]:
     # Superscripts would be nicer, but few fonts have all of them.
     label = "0.01 <= datum.value && datum.value < 1e4 ? format(datum.value, '~g') :"
     label += " replace(format(datum.value, '~e'), 'e+', 'e')"
-    shown = [math.floor(math.log10(value)) for value in values if value and 0 < value < math.inf]
+    exponents = [math.floor(math.log10(value)) for value in values if value and 0 < value < math.inf]
     # Ratios to a baseline are shown on the same axis, and are most often close to 1.
-    near = range(min([-2, *shown]), max([2, *shown]) + 1)
+    near = range(min([-2, *exponents]), max([2, *exponents]) + 1)
     fine, medium, coarse = (
         f"[{', '.join(f'{factor}e{power}' for power in powers for factor in factors)}]"
         for powers, factors in ((near, range(1, 10)), (near, (1, 2, 5)), (range(-45, 38), (1,)))

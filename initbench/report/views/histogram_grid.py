@@ -475,11 +475,11 @@ def _outline_marks(axes: _Axes) -> dict[str, Any]:
 
 def _outlines(axes: _Axes) -> Iterator[dict[str, Any]]:
     """Yield the place and the outline of each histogram of the first view, in pixels of a static picture."""
-    shown = [each for each in axes.records if each["step"] <= STEP["value"] < each["until"]]
-    orders = sorted({record["order"] for record in shown})[:MAX_PANELS]
+    visible = [each for each in axes.records if each["step"] <= STEP["value"] < each["until"]]
+    orders = sorted({record["order"] for record in visible})[:MAX_PANELS]
     x_scale = STATIC_WIDTHS["full"] / (axes.panels.stride * min(MAX_PANELS, axes.rows))
     y_scale = axes.height / (axes.bottom - axes.top)
-    for record in shown:
+    for record in visible:
         if record["order"] in orders:
             bar = record["width"] * x_scale
             peak = record["spacing"] * _HEIGHT * y_scale / 100
