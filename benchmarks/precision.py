@@ -18,6 +18,7 @@ from initbench.models.build import build
 from initbench.train.cohort import Cohort
 from initbench.train.matmul_precision import true_fp32
 
+CAPTURES = True
 CPU = torch.device("cpu")
 INPUTS, CLASSES, BATCH, EVALUATED = 784, 10, 128, 2048
 NETS = ((16, 128, "none", 1.5), (16, 128, "batch", None), (1, 128, "none", None))
@@ -67,7 +68,7 @@ def _cohort(runs: int, width: int, norm: str, precision: str) -> Cohort:
         )
         for seed in range(runs)
     ]
-    return Cohort(networks, config.train, "vmap", CPU)
+    return Cohort(networks, config.train, "vmap", CPU, captures=CAPTURES)
 
 
 def _updates(cohort: Cohort) -> Callable[[], float]:

@@ -51,10 +51,20 @@ class LayerAutoencoders(StackedRuns):
         mode: Mode,
         device: torch.device,
         lr: float,
+        *,
+        captures: bool,
     ) -> None:
         optimizer = default_choice(OPTIMIZERS, "adam")
         lr_factors = dict.fromkeys(skeleton.trained, 1.0)
-        super().__init__(parameters, buffers, mode, device, lr_factors=lr_factors, optimizer=optimizer)
+        super().__init__(
+            parameters,
+            buffers,
+            mode,
+            device,
+            lr_factors=lr_factors,
+            optimizer=optimizer,
+            captures=captures,
+        )
         self._skeleton, self._lr = skeleton, lr
 
     def step(self, x: Tensor, noise: Tensor | None) -> Tensor:
@@ -171,7 +181,13 @@ class Pretraining:
         buffers = {NETWORK + name: b for name, b in self._buffers.items()}
         size = (self._batch_size, *skeleton.train().inputs(self._x[:1]).shape[1:])
         runs = LayerAutoencoders(
-            skeleton, parameters, buffers, self._setup.mode, self._device, self._options.lr
+            skeleton,
+            parameters,
+            buffers,
+            self._setup.mode,
+            self._device,
+            self._options.lr,
+            captures=self._setup.captures,
         )
         return runs, size
 

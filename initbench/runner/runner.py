@@ -228,6 +228,7 @@ class Runner:
             checkpoint_seconds=CHECKPOINT_SECONDS,
             resume=resume,
             model=None if (factory := loaded_factory()) is None else factory.path,
+            captures=not any("plugins" in checked.record for checked in preflights.values()),
             origins=tuple(run.of.plan.origins[run.seed] for run in group.runs if run.of.plan.origins),
         )
         return task, recorder

@@ -54,7 +54,8 @@ def time_one_update(config: ExperimentConfig, data: PreparedData, mode: Mode, to
     """
     with one_thread(), true_fp32(torch.device("cpu")):
         seeds = range(min(together, MAX_TIMED_NETS) if mode == "vmap" else 1)
-        cohort = Cohort(build_networks(config, data, seeds), config.train, mode, torch.device("cpu"))
+        networks = build_networks(config, data, seeds)
+        cohort = Cohort(networks, config.train, mode, torch.device("cpu"), data.form, captures=True)
         batches = Batches(len(data.train), config.train.batch_size, seeds, order=data.order)
         x, y = data.train.take(batches.indices(0))
         tries = []

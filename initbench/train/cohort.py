@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,9 +21,11 @@ from torch.func import stack_module_state, vmap
 from initbench.components.loss import LOSSES, outputs_fit, smoothed_cross_entropy
 from initbench.components.target import SampleShape
 from initbench.config.schema import TrainOptions
+from initbench.models.custom_network import CustomNetwork
 from initbench.models.freezing import layer_tensors
 from initbench.models.network import Mode, Network
 from initbench.registry import Options
+from initbench.train.captured_function import CapturedFunction
 from initbench.train.checkpoint import Checkpoint, cpu_copies
 from initbench.train.matmul_precision import bf16_stack_of_one_differs
 from initbench.train.param_groups import StackedOptimizer
@@ -33,6 +35,7 @@ EVALUATION_CHUNK = 512
 """Number of samples in one evaluation pass; with 1,024 the outputs of 16 runs exceed the caches."""
 MAX_OUTPUT_VALUES = 1 << 24
 """Outputs of one evaluation pass of nets with outputs for each position, which have fewer samples then."""
+R = TypeVar("R")
 _ONE_LABEL = SampleShape((), 2)
 
 
@@ -49,8 +52,11 @@ class StackedRuns:
         lr_factors: Mapping[str, float],
         optimizer: Options,
         weight_decay: float = 0.0,
+        captures: bool = False,
     ) -> None:
         self._mode, self._device = mode, device
+        self._captures = captures and device.type == "cpu"
+        self._captured: dict[str, CapturedFunction[Any]] = {}
         self.parameters: dict[str, Tensor] = {
             name: p.detach().to(device).requires_grad_(name in lr_factors) for name, p in parameters.items()
         }  # (K, P)
@@ -107,16 +113,33 @@ class StackedRuns:
 
         return single
 
+    def _call(self, name: str, function: Callable[..., R], *data: Tensor) -> R:
+        """Call a function of this name, which reads the tensors of the runs, or replay its operations."""
+        if not self._captures:
+            return function(*data)
+        captured = self._captured.get(name)
+        if captured is None:
+            captured = self._captured[name] = CapturedFunction(function)
+        return captured(*data)  # type: ignore[no-any-return]
+
     def _backward(self, losses_of: Callable[..., Tensor], *data: Tensor) -> Tensor:
         """Compute gradients into `.grad` and return the detached losses (K,).
 
-        `losses_of` returns the loss of each run, given all parameters, buffers and the data (K, …).
+        `losses_of` returns the loss of each run, given all parameters, buffers and the data (K, …). It is the
+        same function in all calls.
         """
-        for p in self.parameters.values():
-            p.grad = None
-        losses = losses_of(self.parameters, self.buffers, *data)
-        losses.sum().backward()  # type: ignore[no-untyped-call]
-        return losses.detach()
+
+        def losses_and_gradients(*batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            trained = {name: self.parameters[name] for name in self._optimizer.trained}
+            losses = losses_of(self.parameters, self.buffers, *batch)
+            gradients = torch.autograd.grad(losses.sum(), list(trained.values()), allow_unused=True)
+            by_name = zip(trained, gradients, strict=True)
+            return losses.detach(), {n: _in_layout_of(trained[n], g) for n, g in by_name if g is not None}
+
+        losses, gradients = self._call("gradients", losses_and_gradients, *data)
+        for name, gradient in gradients.items():
+            self.parameters[name].grad = gradient
+        return losses
 
     @torch.no_grad()
     def _update(self, lr: float, clip_norm: float | None = None) -> None:
@@ -142,6 +165,8 @@ class Cohort(StackedRuns):
         mode: Mode,
         device: torch.device,
         form: SampleShape = _ONE_LABEL,
+        *,
+        captures: bool = False,
     ) -> None:
         if mode == "single" and len(networks) != 1:
             raise ValueError("runs that train singly are not stacked")
@@ -157,12 +182,17 @@ class Cohort(StackedRuns):
             },
             optimizer=options.optimizer,
             weight_decay=options.weight_decay,
+            # Code of the user may have other effects than operations on tensors.
+            captures=captures
+            and not isinstance(networks[0], CustomNetwork)
+            and LOSSES[options.loss.name].per_sample is not None,
         )
         self.skeleton: Network = copy.deepcopy(networks[0]).to(device)
         self.options = options
         self._loss = LOSSES[options.loss.name]
         self._scores = scores_of(form, options.top_k)
         self._chunk = evaluation_chunk(form)
+        self._needs_copy_if_alone = self._stacked_bf16_on_cpu and bf16_stack_of_one_differs()
 
     @property
     def size(self) -> int:
@@ -183,7 +213,7 @@ class Cohort(StackedRuns):
         On a CPU whose bf16 products of one run differ from those of a stack, one run is stacked with a copy.
         """
         stacked = super().each(function, data_dims)
-        if self._stacked_bf16_on_cpu and self.size == 1 and bf16_stack_of_one_differs():
+        if self._needs_copy_if_alone and self.size == 1:
             return _with_copy(stacked, data_dims)
         return stacked
 
@@ -195,8 +225,11 @@ class Cohort(StackedRuns):
 
     def gradients(self, x: Tensor, y: Tensor) -> Tensor:
         """Compute gradients of a batch x (K, B, …), y (K, B, …) into `.grad`; return detached losses (K,)."""
+        return self._backward(self._training_losses, x, y)
+
+    def _training_losses(self, *args: Any) -> Tensor:
         self.skeleton.train()
-        return self._backward(self.losses, x, y)
+        return self.losses(*args)
 
     def losses(
         self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor, y: Tensor
@@ -224,14 +257,22 @@ class Cohort(StackedRuns):
         runs. Scores that do not fit the outputs are omitted.
         """
         self.skeleton.eval()
-        buffers = self.buffers if buffers is None else buffers
         totals = self.totals(y)
         for start in range(0, len(y), self._chunk):
             # The last chunk is padded to the length of the others, to whole vectors (see models/families).
             rows = torch.arange(start, start + self._chunk, device=x.device) % len(y)
             samples = min(self._chunk, len(y) - start)
-            totals.add(self.statistics(x.index_select(0, rows), y[rows], buffers, samples), samples)
+            batch = x.index_select(0, rows), y[rows]
+            if buffers is None and samples == self._chunk:
+                sums = self._call("statistics", self._statistics_of_chunk, *batch)
+            else:
+                sums = self.statistics(*batch, self.buffers if buffers is None else buffers, samples)
+            totals.add(sums, samples)
         return totals.values()
+
+    def _statistics_of_chunk(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Return the `statistics` over all samples of a chunk."""
+        return self.statistics(x, y, self.buffers, len(y))
 
     def totals(self, targets: Tensor) -> ScoreTotals:
         """Return empty totals for a split with these targets (N, …)."""
@@ -271,6 +312,7 @@ class Cohort(StackedRuns):
         self.parameters = {name: _rows(p, index) for name, p in self.parameters.items()}
         self.buffers = {name: b[index] for name, b in self.buffers.items()}
         self._optimizer.keep_runs(index)
+        self._captured.clear()  # the recorded operations read the tensors that are replaced here
 
     def loss_of_one(
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor
@@ -363,6 +405,13 @@ def _with_copy(stacked: Callable[..., Any], data_dims: tuple[int | None, ...]) -
 def _twice(tensor: Tensor) -> Tensor:
     """Stack a tensor (1, …) with a copy of itself that has no gradient."""
     return torch.cat([tensor, tensor.detach()])
+
+
+def _in_layout_of(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """Return the gradient with the strides of its parameter, for which the update kernels are fast."""
+    if gradient.stride() == parameter.stride() or (gradient.is_contiguous() and parameter.is_contiguous()):
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def _rows(parameter: Tensor, index: Tensor) -> Tensor:

@@ -119,6 +119,8 @@ class TrainingSetup:
     """Minimum time between checkpoints."""
     runs_to_release: Callable[[], int] = lambda: 0
     """Return the number of runs to release at this step, for a worker that has nothing else to do."""
+    captures: bool = True
+    """Whether the operations of a step may be recorded and replayed."""
 
     def __post_init__(self) -> None:
         """Raise ValueError if the checkpoints are of different steps."""
@@ -142,7 +144,9 @@ class Training:
         self._setup, self._emit = setup, emit
         config, data = setup.config, setup.data
         self._config, self._data, self._device = config, data, setup.device
-        self._cohort = Cohort(setup.networks, config.train, setup.mode, setup.device, data.form)
+        self._cohort = Cohort(
+            setup.networks, config.train, setup.mode, setup.device, data.form, captures=setup.captures
+        )
         self._batches = Batches(
             len(data.train), config.train.batch_size, setup.seeds, setup.device, order=data.order
         )

@@ -61,6 +61,9 @@ class WorkerTask:
     model: str | None = None
     """`module:function` that builds the nets, if they are nets of the user."""
 
+    captures: bool = True
+    """Whether the operations of a step may be recorded and replayed; not if plug-ins take part."""
+
     @cached_property
     def configs(self) -> tuple[ExperimentConfig, ...]:
         """Validated config of each run."""
@@ -114,6 +117,7 @@ def train(
         resume=[restore(resumption.state) for resumption in task.resume],
         checkpoint_seconds=task.checkpoint_seconds,
         runs_to_release=runs_to_release,
+        captures=task.captures,
     )
     diagnosis = _Diagnosis(task, emit, networks[0], data)
     records: list[dict[str, Any]] = []
