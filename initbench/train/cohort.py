@@ -25,8 +25,8 @@ from initbench.models.custom_network import CustomNetwork
 from initbench.models.freezing import layer_tensors
 from initbench.models.network import Mode, Network
 from initbench.registry import Options
-from initbench.train.captured_function import CapturedFunction
 from initbench.train.checkpoint import Checkpoint, cpu_copies
+from initbench.train.graph_capture import GraphCapture
 from initbench.train.matmul_precision import bf16_stack_of_one_differs
 from initbench.train.param_groups import StackedOptimizer
 from initbench.train.scores import Score, scores_of
@@ -56,7 +56,7 @@ class StackedRuns:
     ) -> None:
         self._mode, self._device = mode, device
         self._captures = captures and device.type == "cpu"
-        self._captured: dict[str, CapturedFunction[Any]] = {}
+        self._captured: dict[str, GraphCapture[Any]] = {}
         self.parameters: dict[str, Tensor] = {
             name: p.detach().to(device).requires_grad_(name in lr_factors) for name, p in parameters.items()
         }  # (K, P)
@@ -117,10 +117,7 @@ class StackedRuns:
         """Call a function of this name, which reads the tensors of the runs, or replay its operations."""
         if not self._captures:
             return function(*data)
-        captured = self._captured.get(name)
-        if captured is None:
-            captured = self._captured[name] = CapturedFunction(function)
-        return captured(*data)  # type: ignore[no-any-return]
+        return self._captured.setdefault(name, GraphCapture()).call(function, *data)  # type: ignore[no-any-return]
 
     def _backward(self, losses_of: Callable[..., Tensor], *data: Tensor) -> Tensor:
         """Compute gradients into `.grad` and return the detached losses (K,).

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 MAX_BYTES = 1 << 28
-"""Results of the operations of a captured function. Larger functions spend their time in the kernels."""
+"""Maximum size of the results of all operations. Larger functions spend their time in the kernels."""
 _COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.clone.default)
 R = TypeVar("R")
 _UNREPEATABLE = (
@@ -30,37 +30,44 @@ _UNREPEATABLE = (
 """Tags of operations that draw numbers, return a value to Python, or have a result of variable shape."""
 
 
-class CapturedFunction(Generic[R]):
-    """A function of tensors that is recorded at its first call and replayed by the next ones.
+class GraphCapture(Generic[R]):
+    """The operations of a function, which are recorded at its first call and replayed by the next ones.
 
     The function must consist of operations of torch, the same ones in each call. It may read other tensors
     and write to them; they must stay the same objects. If it cannot be replayed, for example because it draws
     random numbers, it is called every time; so it is for inputs of other shapes than those of the first call.
 
-    The results of a replay are overwritten by the next one.
-
-    Args:
-        function: Takes tensors and returns a tensor, or a tuple, list or dict of tensors.
+    The function is not kept, so that an object can capture its own methods and is still freed at once.
     """
 
-    def __init__(self, function: Callable[..., R]) -> None:
-        self._function = function
+    def __init__(self) -> None:
         self._replay: _Replay[R] | None = None
         self._form: tuple[object, ...] | None = None
 
-    def __call__(self, *inputs: Tensor) -> R:
-        """Return the results of the function for these inputs."""
+    def call(self, function: Callable[..., R], *inputs: Tensor) -> R:
+        """Return the results of the function for these inputs. They are overwritten by the next replay.
+
+        Args:
+            function: Takes tensors and returns a tensor, or a tuple, list or dict of tensors. It must be the
+                same in all calls.
+            inputs: Its arguments.
+        """
         form = tuple((x.shape, x.dtype) for x in inputs)
         if self._form is None:
             self._form = form
-            result, self._replay = _capture(self._function, inputs)
+            result, self._replay = _capture(function, inputs)
             return result
         if self._replay is None or form != self._form:
-            return self._function(*inputs)
+            return function(*inputs)
         return self._replay(*inputs)
 
+    @property
+    def replays(self) -> bool:
+        """Whether calls with inputs of the first shapes are replayed."""
+        return self._replay is not None
 
-class _Call:
+
+class _Operation:
     """An operation of torch with its arguments and results."""
 
     def __init__(
@@ -71,12 +78,12 @@ class _Call:
         self.arguments = _tensors((args, kwargs))
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _OperationRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records the operations of a block, with the values that it overwrites in tensors from outside."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.calls: list[_Call] = []
+        self.calls: list[_Operation] = []
         self.created: dict[int, int] = {}
         """Memory of the results: its key → the position of the call that returned it."""
         self.overwritten: list[tuple[Tensor, Tensor]] = []
@@ -91,7 +98,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._save_overwritten(func, args)
         result = func(*args, **kwargs)
         if self.is_repeatable:
-            self._record(_Call(func, args, kwargs, result))
+            self._record(_Operation(func, args, kwargs, result))
         return result
 
     def _save_overwritten(self, operator: OpOverload, args: Sequence[Any]) -> None:
@@ -106,7 +113,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     if _memory(tensor) not in self.created and _memory(tensor) not in saved
                 ]
 
-    def _record(self, call: _Call) -> None:
+    def _record(self, call: _Operation) -> None:
         for tensor in call.results:
             memory = _memory(tensor)
             if memory not in self.created and memory not in map(_memory, call.arguments):
@@ -121,7 +128,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 class _Replay(Generic[R]):
     """The recorded operations in memory of their own, as functions without arguments."""
 
-    def __init__(self, recorder: _Recorder, inputs: Sequence[Tensor], result: R) -> None:
+    def __init__(self, recorder: _OperationRecorder, inputs: Sequence[Tensor], result: R) -> None:
         self._inputs = inputs
         moved = _assign_memory(recorder, _tensors(result))
         self._operations: list[Callable[[], object]] = []
@@ -138,8 +145,8 @@ class _Replay(Generic[R]):
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> R:
         """Execute the operations for these inputs, and return the results."""
-        for fixed, given in zip(self._inputs, inputs, strict=True):
-            fixed.copy_(given)
+        for fixed, x in zip(self._inputs, inputs, strict=True):
+            fixed.copy_(x)
         for operation in self._operations:
             operation()
         return self._result
@@ -148,7 +155,7 @@ class _Replay(Generic[R]):
 def _capture(function: Callable[..., R], inputs: Sequence[Tensor]) -> tuple[R, _Replay[R] | None]:
     """Call a function, and return its results and a replay; None if a replay would give other results."""
     fixed = [x.clone() for x in inputs]
-    with _Recorder() as recorder:
+    with _OperationRecorder() as recorder:
         result = function(*fixed)
     if not recorder.is_repeatable:
         return result, None
@@ -156,8 +163,8 @@ def _capture(function: Callable[..., R], inputs: Sequence[Tensor]) -> tuple[R, _
     written = [tensor for tensor, _ in recorder.overwritten]
     after = [tensor.clone() for tensor in written]
     with torch.no_grad():
-        for tensor, before in recorder.overwritten:
-            tensor.copy_(before)
+        for tensor, old_value in recorder.overwritten:
+            tensor.copy_(old_value)
         replayed = [*_tensors(replay(*inputs)), *written]
         agrees = all(map(_same_values, replayed, [*_tensors(result), *after]))
         for tensor, value in zip(written, after, strict=True):
@@ -165,7 +172,7 @@ def _capture(function: Callable[..., R], inputs: Sequence[Tensor]) -> tuple[R, _
     return result, replay if agrees else None
 
 
-def _assign_memory(recorder: _Recorder, results: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
+def _assign_memory(recorder: _OperationRecorder, results: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
     """Return a function from a recorded tensor to the tensor of the replay that takes its place.
 
     Memory of results is reused for later results of the same size after the last operation that reads it.
@@ -195,8 +202,8 @@ def _assign_memory(recorder: _Recorder, results: Sequence[Tensor]) -> Callable[[
         block = blocks.get(_memory(tensor))
         if block is None:
             return tensor.detach()
-        place = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-        return place.set_(block, tensor.storage_offset(), tensor.size(), tensor.stride())
+        view = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+        return view.set_(block, tensor.storage_offset(), tensor.size(), tensor.stride())
 
     return moved
 
@@ -216,8 +223,8 @@ def _in_place(
         return partial(variant, *args, **kwargs, **dict(zip(names, into, strict=True)))
 
     def compute_and_copy() -> None:
-        for place, value in zip(into, _tensors(operator(*args, **kwargs)), strict=True):
-            place.copy_(value)
+        for target, value in zip(into, _tensors(operator(*args, **kwargs)), strict=True):
+            target.copy_(value)
 
     return compute_and_copy
 

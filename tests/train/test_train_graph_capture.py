@@ -1,8 +1,11 @@
-"""Captured functions give the results of the function itself, bit for bit, or are not replayed."""
+"""A captured function has the results of the function itself, bit for bit, or is not replayed."""
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,9 +17,9 @@ from torch import Tensor
 from initbench.components.activation import ACTIVATIONS
 from initbench.components.norm import NORMS
 from initbench.config.schema import ExperimentConfig
-from initbench.train import captured_function
-from initbench.train.captured_function import CapturedFunction
+from initbench.train import graph_capture
 from initbench.train.cohort import Cohort
+from initbench.train.graph_capture import GraphCapture
 from tests.train.cohorts import CPU, DIM, OPTIMIZERS, nets, separable
 
 BATCH, CALLS = 16, 4
@@ -86,7 +89,8 @@ def test_any_program_is_replayed_exactly(steps: list[tuple[str, int, int]], kept
         return [values[k % len(values)] for k in kept]
 
     counted = Counted(program)
-    captured = CapturedFunction(counted)
+    capture = GraphCapture[Any]()
+    captured = partial(capture.call, counted)
     for seed in range(CALLS):
         x, y = drawn(4, 4, seed=seed), drawn(4, 4, seed=seed + 100)
         given_x, given_y = x.clone(), y.clone()
@@ -103,10 +107,11 @@ def test_memory_is_used_again() -> None:
             x = torch.tanh(x) * 1.5
         return x
 
-    captured = CapturedFunction(chain)
+    capture = GraphCapture[Any]()
+    captured = partial(capture.call, chain)
     captured(drawn(64))
-    assert captured._replay is not None
-    places = [operation.keywords["out"].data_ptr() for operation in captured._replay._operations]  # type: ignore[attr-defined]
+    assert capture.replays
+    places = [operation.keywords["out"].data_ptr() for operation in capture._replay._operations]  # type: ignore
     assert len(places) == 100
     assert len(set(places)) <= 3
 
@@ -119,7 +124,8 @@ def test_writes_to_outside_tensors_happen_once_per_call() -> None:
         steps.add_(1)
         return total / steps
 
-    captured = CapturedFunction(accumulate)
+    capture = GraphCapture[Any]()
+    captured = partial(capture.call, accumulate)
     x = drawn(5, 3)
     for call in range(1, CALLS + 1):
         mean = captured(x)
@@ -135,7 +141,8 @@ def test_gradients_are_captured() -> None:
         return value.detach(), torch.autograd.grad(value, weight)[0]
 
     counted = Counted(loss)
-    captured = CapturedFunction(counted)
+    capture = GraphCapture[Any]()
+    captured = partial(capture.call, counted)
     for seed in range(CALLS):
         x = drawn(8, 4, seed=seed)
         assert all(map(torch.equal, captured(x), loss(x)))
@@ -157,7 +164,8 @@ def test_gradients_are_captured() -> None:
 )
 def test_functions_that_cannot_be_replayed_are_called(function: Callable[[Tensor], Tensor]) -> None:
     counted = Counted(function)
-    captured = CapturedFunction(counted)
+    capture = GraphCapture[Any]()
+    captured = partial(capture.call, counted)
     for seed in range(CALLS):
         torch.manual_seed(seed)
         mine = captured(drawn(9, seed=seed)).clone()
@@ -168,7 +176,8 @@ def test_functions_that_cannot_be_replayed_are_called(function: Callable[[Tensor
 
 def test_inputs_of_another_shape_are_computed_by_the_function() -> None:
     counted = Counted(lambda x: x.exp().sum())
-    captured = CapturedFunction(counted)
+    capture = GraphCapture[Any]()
+    captured = partial(capture.call, counted)
     for length in (5, 5, 3, 5):
         x = drawn(length, seed=length)
         assert torch.equal(captured(x), x.exp().sum())
@@ -176,9 +185,10 @@ def test_inputs_of_another_shape_are_computed_by_the_function() -> None:
 
 
 def test_large_functions_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(captured_function, "MAX_BYTES", 1000)
+    monkeypatch.setattr(graph_capture, "MAX_BYTES", 1000)
     counted = Counted(lambda x: (x + 1) * 2)
-    captured = CapturedFunction(counted)
+    capture = GraphCapture[Any]()
+    captured = partial(capture.call, counted)
     for _ in range(CALLS):
         captured(drawn(1000))
     assert counted.calls == CALLS
@@ -186,7 +196,8 @@ def test_large_functions_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_results_that_are_not_numbers_are_replayed() -> None:
     counted = Counted(lambda x: (x.log(), x / 0.0))
-    captured = CapturedFunction(counted)
+    capture = GraphCapture[Any]()
+    captured = partial(capture.call, counted)
     for seed in range(CALLS):
         x = drawn(9, seed=seed)
         assert all(map(same, captured(x), (x.log(), x / 0.0)))
@@ -237,7 +248,7 @@ def test_a_captured_cohort_has_the_numbers_of_a_plain_one(make_config: Any, name
     for tensors in ("parameters", "buffers"):
         mine, theirs = getattr(captured, tensors), getattr(plain, tensors)
         assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
-    replayed = {key for key, function in captured._captured.items() if function._replay is not None}
+    replayed = {key for key, function in captured._captured.items() if function.replays}
     assert replayed == {"gradients", "statistics"}
 
 
@@ -258,3 +269,17 @@ def test_runs_that_leave_a_captured_cohort_change_nothing(make_config: Any) -> N
             cohort.update(0.01)
     assert captured.size == 2
     assert all(torch.equal(captured.parameters[key], plain.parameters[key]) for key in plain.parameters)
+
+
+def test_a_captured_cohort_is_freed_when_nothing_refers_to_it(make_config: Any) -> None:
+    config = small(make_config)
+    cohort = Cohort(nets(config, [0]), config.train, "vmap", CPU, captures=True)
+    batch = separable(BATCH)
+    cohort.gradients(batch.x[None], batch.y[None])
+    gone = weakref.ref(cohort)
+    gc.disable()
+    try:
+        del cohort
+        assert gone() is None
+    finally:
+        gc.enable()
