@@ -28,13 +28,13 @@ def cached_code_fingerprint(config: ExperimentConfig, dataset: str) -> str:
         return code_fingerprint(config, dataset)
     key = " ".join(sorted(f"{entry.registry.kind}:{entry.name}" for entry in entries_of(config, dataset)))
     file, code = cache_folder() / "fingerprints.json", _package_digest()
-    known = _read(file, code)
-    if isinstance(fingerprint := known.get(key), str):
+    stored = _read(file, code)
+    if isinstance(fingerprint := stored.get(key), str):
         return fingerprint
-    known[key] = fingerprint = code_fingerprint(config, dataset)
+    stored[key] = fingerprint = code_fingerprint(config, dataset)
     with suppress(OSError):  # concurrent writers may lose each other's entries, which are then computed again
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(file, json.dumps({"code": code, "fingerprints": known}, indent=0, sort_keys=True))
+        write_atomic(file, json.dumps({"code": code, "fingerprints": stored}, indent=0, sort_keys=True))
     return fingerprint
 
 
@@ -42,10 +42,10 @@ def _read(file: Path, code: str) -> dict[str, Any]:
     """Return the fingerprints in the cache; none if they are those of other code."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        known = content["fingerprints"] if content["code"] == code else {}
+        stored = content["fingerprints"] if content["code"] == code else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return known if isinstance(known, dict) else {}
+    return stored if isinstance(stored, dict) else {}
 
 
 @cache
