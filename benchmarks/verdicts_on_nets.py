@@ -157,7 +157,7 @@ def _fill(verdict: Verdict, probed: Any, linted: Any) -> None:
     verdict.warnings = tuple(f.code for f in warned)
     verdict.healthy = bool(probed.healthy)
     verdict.sentences = [f"{f.code}: {f.message}" for f in probed.findings]
-    verdict.sentences += [f"{f.code}: {f.message.sentence} {f.message.fix}" for f in linted.findings]
+    verdict.sentences += [f"{f.code}: {f.message.sentence} {f.fix}" for f in linted.findings]
     if verdict.subject.mistake:
         named = re.compile(verdict.subject.named_by, re.IGNORECASE)
         told = [f"{f.code}: {f.message}" for f in findings]
@@ -168,7 +168,7 @@ def _fill(verdict: Verdict, probed: Any, linted: Any) -> None:
 def _followed(subject: Subject, probed: Any, linted: Any) -> Iterator[Advice]:
     """Carry out every printed call of apply_init, each on a fresh copy of the net."""
     offers = [(f.code, f.message, "probe") for f in probed.findings]
-    offers += [(f.code, f.message.fix, "lint") for f in linted.findings]
+    offers += [(f.code, f.fix, "lint") for f in linted.findings]
     followed: dict[tuple[str, str], list[str] | str] = {}
     for name, words, by in offers:
         for match in _CALL.finditer(words):

@@ -81,7 +81,7 @@ class Activation(RegistryEntry):
 
 @dataclass(frozen=True)
 class BoundActivation:
-    """An activation with its options and factors, c·φ(a·x), as functions of a tensor."""
+    """An activation with its options, factors and shift, c·φ(a·x) + s, as functions of a tensor."""
 
     entry: Activation
     options: Options
@@ -89,14 +89,25 @@ class BoundActivation:
     """Factor a of the input of φ."""
     output_scale: float = 1.0
     """Factor c of the output of φ."""
+    output_shift: float = 0.0
+    """Constant s that is added to the scaled output."""
 
-    def scaled(self, *, input_scale: float = 1.0, output_scale: float = 1.0) -> BoundActivation:
-        """Return output_scale·φ(input_scale·x); a factor that equals an option is merged into that option."""
+    def scaled(
+        self, *, input_scale: float = 1.0, output_scale: float = 1.0, output_shift: float = 0.0
+    ) -> BoundActivation:
+        """Return output_scale·φ(input_scale·x) + output_shift.
+
+        A factor that equals an option is merged into that option.
+        """
         options, inner = self.options, self.input_scale * input_scale
         if "omega" in type(options).model_fields and inner > 0.0:
             options, inner = options.model_copy(update={"omega": options.omega * inner}), 1.0  # type: ignore[attr-defined]
         return replace(
-            self, options=options, input_scale=inner, output_scale=self.output_scale * output_scale
+            self,
+            options=options,
+            input_scale=inner,
+            output_scale=self.output_scale * output_scale,
+            output_shift=self.output_shift * output_scale + output_shift,
         )
 
     @property
@@ -116,18 +127,20 @@ class BoundActivation:
         fields = type(self.options).model_fields
         values = {name: getattr(self.options, name) for name in fields if name != "name"}
         changed = {name: value for name, value in values.items() if value != fields[name].default}
-        factors = {"input_scale": self.input_scale, "output_scale": self.output_scale}
-        return changed | {name: value for name, value in factors.items() if value != 1.0}
+        neutral = {"input_scale": 1.0, "output_scale": 1.0, "output_shift": 0.0}
+        around = {name: getattr(self, name) for name in neutral}
+        return changed | {name: value for name, value in around.items() if value != neutral[name]}
 
     @property
     def label(self) -> str:
-        """Name in tables and messages, such as `leaky_relu(0.2)`, `1.414·relu` or `tanh(0.1x)`."""
-        options = [v for k, v in self.changed_options.items() if not k.endswith("put_scale")]
+        """Name in tables and messages, such as `leaky_relu(0.2)`, `tanh(0.1x)` or `2·sigmoid - 1`."""
+        options = [v for k, v in self.changed_options.items() if not k.startswith(("input_", "output_"))]
         inside = [f"{value:g}" if isinstance(value, float) else str(value) for value in options]
         if self.input_scale != 1.0:
             inside.insert(0, f"{self.input_scale:.4g}x")
         name = self.entry.name + (f"({', '.join(inside)})" if inside else "")
-        return name if self.output_scale == 1.0 else f"{self.output_scale:.4g}·{name}"
+        name = name if self.output_scale == 1.0 else f"{self.output_scale:.4g}·{name}"
+        return name + shift_text(self.output_shift)
 
     @cached_property
     def phi(self) -> Callable[[Tensor], Tensor]:
@@ -136,7 +149,7 @@ class BoundActivation:
             module = self.entry.build(self.options, 1).double().requires_grad_(requires_grad=False)
         if not self._has_factors:
             return module
-        return lambda x: self.output_scale * module(self.input_scale * x)
+        return lambda x: self.output_scale * module(self.input_scale * x) + self.output_shift
 
     def derivative(self, x: Tensor) -> Tensor:
         """Return φ′(x), elementwise; raise TypeError if the activation is not elementwise."""
@@ -149,7 +162,7 @@ class BoundActivation:
 
     @property
     def _has_factors(self) -> bool:
-        return self.input_scale != 1.0 or self.output_scale != 1.0
+        return (self.input_scale, self.output_scale, self.output_shift) != (1.0, 1.0, 0.0)
 
     @property
     def kinks(self) -> tuple[float, ...]:
@@ -160,7 +173,7 @@ class BoundActivation:
 
     def moments(self, q: float) -> ActivationMoments | None:
         """Return the moments for h ~ N(0, q) in closed form; None if quadrature has to be used."""
-        if self.entry.moments is None:
+        if self.entry.moments is None or self.output_shift != 0.0:
             return None
         a2, c2 = self.input_scale**2, self.output_scale**2
         inner = self.entry.moments(self.options, a2 * q)
@@ -213,6 +226,11 @@ class BoundActivation:
         """Maximum of |φ′| for a·x in [−20, 20], for activations that saturate."""
         grid = torch.linspace(-20.0, 20.0, 40_001, dtype=torch.float64, device="cpu") / self.input_scale
         return float(self.derivative(grid).abs().max())
+
+
+def shift_text(shift: float) -> str:
+    """Return an added constant as the end of an activation's label, such as ` - 0.5`."""
+    return "" if shift == 0.0 else f" {'-' if shift < 0.0 else '+'} {abs(shift):.4g}"
 
 
 @lru_cache(maxsize=64)

@@ -15,7 +15,7 @@ from initbench.components.init_scheme import INITS
 from initbench.errors import UsageError
 from initbench.registry_choice import options_model
 
-_FACTORS = ("input_scale", "output_scale")
+_FACTORS = ("input_scale", "output_scale", "output_shift")
 _LABEL = re.compile(r"([a-z_0-9]+)\(([-+.e0-9]+)\)", re.ASCII)
 _OF_MODULES: dict[str, tuple[type[nn.Module], str, Callable[[Any], float]]] = {
     "leaky_relu": (nn.LeakyReLU, "negative_slope", lambda m: m.negative_slope),
@@ -37,7 +37,8 @@ def activation_of_net(
     """Split `options` into those of the activation and those of the scheme.
 
     Options of the activation that are not given are read from the module, if all its activations of that kind
-    agree. The factors `input_scale` a and `output_scale` c give the activation c·φ(a·x).
+    agree. The factors `input_scale` a and `output_scale` c and the constant `output_shift` s give the
+    activation c·φ(a·x) + s.
 
     Args:
         caller: Name of the function for error messages.

@@ -6,12 +6,13 @@ Every recorded tensor is kept alive, so that no `id` is reused.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
-from initbench.trace.weight_use import RecurrentLayer, WeightUse
+from initbench.trace.torch_ops import NamedActivation
+from initbench.trace.weight_use import RecurrentLayer, WeightUse, in_order
 
 _MAX_STEPS = 10_000
 """Maximum number of graph nodes to visit when searching for the origin of a tensor."""
@@ -28,6 +29,10 @@ class TensorOrigin:
     """Whether only its shape has changed since then."""
     scale: float = 1.0
     """Constant factor that the output or activation was multiplied by since then."""
+    shift: float = 0.0
+    """Constant that was added to the activation after the factor."""
+    activation: NamedActivation | None = None
+    """The activation, without the factor and the constant; None before one."""
     activation_input: Tensor | None = None
     """Output of the use that went into its activation, without any constant factor."""
     frontier: frozenset[WeightUse] = frozenset()
@@ -43,6 +48,17 @@ class TensorOrigin:
     def only_use(self) -> WeightUse | None:
         """Only weight use that the tensor depends on, sample by sample; None if there are several."""
         return next(iter(self.frontier)) if len(self.frontier) == 1 and not self.is_mixed else None
+
+    @property
+    def both_directions(self) -> WeightUse | None:
+        """The first of two uses if they are the two directions of one recurrent layer, else None."""
+        first, *others = in_order(self.frontier) or (None,)
+        is_whole = first is not None and others == [first.other_direction] and not self.is_mixed
+        return first if is_whole else None
+
+    def scaled(self, factor: float) -> TensorOrigin:
+        """Return the origin of the tensor times a constant."""
+        return replace(self, scale=factor * self.scale, shift=factor * self.shift)
 
 
 INPUT = TensorOrigin()
@@ -148,9 +164,7 @@ class Provenance:
         """
         origins, leaves = self._trace_back(x)
         if origins and x.grad_fn is not None:
-            self.record(
-                x, merge_origins(origins, x.grad_fn.name().removesuffix("Backward0").removesuffix("Backward"))
-            )
+            self.record(x, merge_origins(origins, _function_name(x.grad_fn.name())))
         elif x.is_floating_point() and x.ndim > 1 and x.shape[0] == samples:
             self.record(x, merge_origins([INPUT]))
         elif leaves:
@@ -174,6 +188,12 @@ class Provenance:
             leaves += self._parts.get(id(getattr(node[0], "variable", None)), ())
             waiting += node[0].next_functions
         return origins, leaves
+
+
+def _function_name(node: str) -> str:
+    """Return the name of the function that a node of the autograd graph differentiates."""
+    is_scripted = "::jit::" in node  # the whole scripted function is one node
+    return "TorchScript" if is_scripted else node.removesuffix("Backward0").removesuffix("Backward")
 
 
 def state_origin(layers: Iterable[RecurrentLayer]) -> TensorOrigin:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from initbench.components.activation import BoundActivation, bound
+from initbench.components.activation import BoundActivation, bound, shift_text
 
 Arguments = dict[str | int, Any]
 """Arguments of a call: positional ones by position, the others by name."""
@@ -26,15 +26,20 @@ class NamedActivation:
     bound: BoundActivation | None = None
     """Registered activation; None for one that is not in the registry."""
 
-    def scaled(self, *, input_scale: float = 1.0, output_scale: float = 1.0) -> NamedActivation:
-        """Return c·φ(a·x), for constants a before the activation and c after it."""
-        if input_scale == output_scale == 1.0:
+    def scaled(
+        self, *, input_scale: float = 1.0, output_scale: float = 1.0, output_shift: float = 0.0
+    ) -> NamedActivation:
+        """Return c·φ(a·x) + s, for constants a before the activation, and c and s after it."""
+        if (input_scale, output_scale, output_shift) == (1.0, 1.0, 0.0):
             return self
         if self.bound is not None:
-            bound_activation = self.bound.scaled(input_scale=input_scale, output_scale=output_scale)
+            bound_activation = self.bound.scaled(
+                input_scale=input_scale, output_scale=output_scale, output_shift=output_shift
+            )
             return NamedActivation(bound_activation.label, bound_activation)
         inner = self.label if input_scale == 1.0 else f"{self.label}({input_scale:.4g}x)"
-        return NamedActivation(inner if output_scale == 1.0 else f"{output_scale:.4g}·{inner}")
+        inner = inner if output_scale == 1.0 else f"{output_scale:.4g}·{inner}"
+        return NamedActivation(inner + shift_text(output_shift))
 
 
 WEIGHTED: dict[str, int] = {
@@ -85,7 +90,7 @@ MIXTURES = PRODUCTS | {"scaled_dot_product_attention", "softmax", "cdist", "line
 """Functions that sum over entries with coefficients that may depend on the input."""
 
 LINEAR = frozenset(
-    {"neg", "__neg__", "cat", "stack", "concat", "concatenate", "hstack", "vstack", "sum", "cumsum", "flip"}
+    {"cat", "stack", "concat", "concatenate", "hstack", "vstack", "sum", "cumsum", "flip"}
     | {
         "repeat",
         "repeat_interleave",
@@ -115,7 +120,10 @@ LINEAR = frozenset(
 )
 """Other linear functions, which never form an activation."""
 
-SUMS = frozenset({"add", "__add__", "__radd__", "__iadd__", "sub", "__sub__", "__isub__"})
+REVERSED = frozenset({"rsub", "__rsub__"})
+"""Functions that subtract their tensor from the other argument."""
+SUMS = REVERSED | {"add", "__add__", "__radd__", "__iadd__", "sub", "__sub__", "__isub__"}
+NEGATIONS = frozenset({"neg", "__neg__", "negative"})
 SCALINGS = frozenset({"mul", "__mul__", "__rmul__", "__imul__", "div", "__truediv__", "__itruediv__"})
 
 
@@ -138,6 +146,8 @@ def call_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
 
 def constant_factor(name: str, arguments: Arguments) -> float | None:
     """Return the constant that a call multiplies its tensor by, or None if there is none."""
+    if name in NEGATIONS:
+        return -1.0
     if name not in SCALINGS or arguments.get("rounding_mode") is not None:
         return None
     first, second = arguments.get(0, arguments.get("input")), arguments.get(1, arguments.get("other"))
@@ -147,6 +157,19 @@ def constant_factor(name: str, arguments: Arguments) -> float | None:
     if factor is None or factor == 0.0 or not math.isfinite(factor):
         return None
     return 1.0 / factor if divides else factor
+
+
+def constant_shift(name: str, arguments: Arguments) -> float | None:
+    """Return the constant that a call adds to its tensor, or None if there is none."""
+    if name not in SUMS:
+        return None
+    number = _number(arguments.get(1, arguments.get("other")))
+    alpha = _number(arguments.get("alpha", 1.0))
+    if number is None or alpha is None or not math.isfinite(number * alpha):
+        return None
+    if name in REVERSED:
+        return number if alpha == 1.0 else None
+    return -number * alpha if "sub" in name else number * alpha
 
 
 def _number(x: Any) -> float | None:
@@ -177,6 +200,8 @@ def activation_of_call(name: str, arguments: Arguments) -> NamedActivation | Non
 def gated_activation(by: NamedActivation) -> NamedActivation:
     """Return x·c·g(a·x) for a gate that is an activation of x: (c/a)·φ(a·x) with φ(x) = x·g(x)."""
     gate = by.label if by.bound is None else by.bound.entry.name
+    if by.bound is not None and by.bound.output_shift != 0.0:
+        return NamedActivation(f"x·({by.label})(x)")
     if gate not in _GATED:
         return NamedActivation(f"x·{by.label}(x)")
     if by.bound is None:

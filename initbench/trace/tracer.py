@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -17,6 +16,7 @@ from initbench.trace.matmul import WeightMatmul, elementwise_product, find_weigh
 from initbench.trace.provenance import INPUT, Provenance, TensorOrigin, merge_origins, state_origin
 from initbench.trace.recurrent import CELLS, LAYERS, CellWeights, Step, is_bidirectional, run_cell, run_layers
 from initbench.trace.rewriting import REWRITTEN, rewrite_product
+from initbench.trace.tensors import is_matrix, is_wrapped, tensors_in, varies_between_samples
 from initbench.trace.torch_ops import Arguments, NamedActivation
 from initbench.trace.weight_use import (
     UNUSED,
@@ -144,7 +144,7 @@ class Tracer(TorchFunctionMode):
                 return _without_dispatch(func)(*args, **keywords)
         arguments = torch_ops.call_arguments(args, keywords)
         if name in REWRITTEN:
-            self._recover(_tensors(arguments.values()))
+            self._recover(tensors_in(arguments.values()))
             several = rewrite_product(name, arguments, self._provenance)
             if several is not None:
                 with self:
@@ -166,7 +166,7 @@ class Tracer(TorchFunctionMode):
             return
         if rows.is_floating_point():  # torch.embedding takes the table first
             rows, table = table, rows
-        if _is_wrapped(rows) or not rows.numel() or rows.is_floating_point():  # torch refuses such rows
+        if is_wrapped(rows) or not rows.numel() or rows.is_floating_point():  # torch refuses such rows
             return
         low, high = int(rows.min()), int(rows.max())
         if low < 0 or high >= len(table):
@@ -177,7 +177,7 @@ class Tracer(TorchFunctionMode):
 
     def _recurrent(self, name: str, arguments: Arguments) -> Any:
         """Compute a recurrent layer, or one step of it, step by step."""
-        self._recover(_tensors(arguments.values()))
+        self._recover(tensors_in(arguments.values()))
         layers: list[RecurrentLayer] = []  # of this call, in order
         goes_both_ways = name in LAYERS and is_bidirectional(arguments)
 
@@ -196,7 +196,7 @@ class Tracer(TorchFunctionMode):
         run = run_cell if name in CELLS else run_layers
         result = run(CELLS.get(name, name), arguments, on_step)
         last = layers[-2:] if goes_both_ways else layers[-1:]
-        for output in _tensors([result]):
+        for output in tensors_in([result]):
             self._provenance.record(output, state_origin(last))
         return result
 
@@ -245,8 +245,8 @@ class Tracer(TorchFunctionMode):
     def _record_call(
         self, name: str, arguments: Arguments, result: Any, activation_input: Tensor | None
     ) -> None:
-        inputs, outputs = list(_tensors(arguments.values())), list(_tensors([result]))
-        if any(_is_wrapped(x) for x in (*inputs, *outputs)):
+        inputs, outputs = list(tensors_in(arguments.values())), list(tensors_in([result]))
+        if any(is_wrapped(x) for x in (*inputs, *outputs)):
             self._record_unseen(
                 name, inputs, "it is used within torch.vmap or torch.func, which cannot be looked into"
             )
@@ -275,13 +275,13 @@ class Tracer(TorchFunctionMode):
     def _recover(self, tensors: Iterable[Tensor]) -> None:
         """Find the origins of tensors that functions returned which were not traced."""
         for x in tensors:
-            if not self._provenance.is_known(x) and not _is_wrapped(x):
+            if not self._provenance.is_known(x) and not is_wrapped(x):
                 self._provenance.recover(x, self._samples)
 
     def _await_sum(self, x: Tensor, inputs: list[Tensor], output: Tensor) -> None:
         """Record an elementwise product with a weight, which a later sum may turn into a contraction."""
         weight = next((other for other in inputs if other is not x), x)
-        if _is_matrix(weight) and self._provenance.parameters_of(weight):
+        if is_matrix(weight) and self._provenance.parameters_of(weight):
             self._provenance.await_sum(output, elementwise_product(x, weight))
 
     def _record_result(
@@ -303,15 +303,15 @@ class Tracer(TorchFunctionMode):
                 origin.use.transpose_output(output)
             self._provenance.record(output, origin)
         elif name in torch_ops.SUMS and alone:
-            self._add_constant(arguments, traced[0], output)
+            self._add_constant(name, arguments, traced[0], output)
         elif name in torch_ops.SUMS:
             self._add_branch(traced, output)
         elif name in torch_ops.SCALINGS and not alone:
             self._gate(traced, output)
-        elif (factor := torch_ops.constant_factor(name, arguments)) is not None and not _has_parts(
-            self._provenance, arguments
+        elif (factor := torch_ops.constant_factor(name, arguments)) is not None and not self._has_parts(
+            arguments
         ):
-            self._provenance.record(output, replace(origin, scale=factor * origin.scale))
+            self._provenance.record(output, origin.scaled(factor))
         elif name in torch_ops.PASSES or name in torch_ops.SCALINGS:
             self._provenance.record(output, replace(origin, straight=False))
         else:
@@ -334,7 +334,7 @@ class Tracer(TorchFunctionMode):
         moves = torch_ops.SUMS | torch_ops.LINEAR | torch_ops.RESHAPES | {"prelu"}
         harmless = name in torch_ops.NORMS or name in moves  # a shift, or a token
         for x in inputs:
-            is_vector = x.ndim < 2 or (name in torch_ops.SCALINGS and not _is_matrix(x))
+            is_vector = x.ndim < 2 or (name in torch_ops.SCALINGS and not is_matrix(x))
             for part in self._provenance.parameters_of(x):
                 if not is_vector and not harmless:
                     self._found.unseen.setdefault(part, why)
@@ -351,7 +351,7 @@ class Tracer(TorchFunctionMode):
         name = self._layer_name(m.parts)
         self._times[name] = self._times.get(name, 0) + 1
         source = self._source(origin, m.x)
-        varies = _varies(m.x)
+        varies = varies_between_samples(m.x)
         use = WeightUse(
             index=len(self._found.uses) + 1,
             name=name,
@@ -384,7 +384,7 @@ class Tracer(TorchFunctionMode):
         """
         for use in origin.frontier:
             use.feeds = True
-        single = origin.only_use or _both_directions(origin)
+        single = origin.only_use or origin.both_directions
         if single is not None and not single.joins_residual:
             single.leads_on = True
             if single.activation is None and origin.functions:
@@ -396,11 +396,16 @@ class Tracer(TorchFunctionMode):
         return origin.use if is_whole else None
 
     def _take_factor(self, origin: TensorOrigin, x: Tensor) -> None:
-        """Include a constant factor after an activation in it, once the product feeds a weight."""
+        """Include a constant factor and shift after an activation in it, once the result feeds a weight.
+
+        If several weights take the result, the first of them has done so.
+        """
         use = origin.use
-        if use is None or not origin.activated or origin.scale == 1.0 or use.activation is None:
+        if use is None or origin.activation is None or use.activation is not origin.activation:
             return
-        use.activation = use.activation.scaled(output_scale=origin.scale)
+        if origin.scale == 1.0 and origin.shift == 0.0:
+            return
+        use.activation = use.activation.scaled(output_scale=origin.scale, output_shift=origin.shift)
         if (
             origin.straight
             and origin.activation_input is not None
@@ -431,15 +436,22 @@ class Tracer(TorchFunctionMode):
         self._record_output(use, output)
 
     def _add_constant(
-        self, arguments: Arguments, traced: tuple[Tensor, TensorOrigin], output: Tensor
+        self, name: str, arguments: Arguments, traced: tuple[Tensor, TensorOrigin], output: Tensor
     ) -> None:
         """Record a sum with an input-independent tensor, such as a bias directly after its weight."""
-        (x, origin), others = traced, list(_tensors(arguments.values()))
+        (x, origin), others = traced, list(tensors_in(arguments.values()))
+        shift = torch_ops.constant_shift(name, arguments)
+        is_fixed = not self._has_parts(arguments)
+        if origin.activation is not None and shift is not None and is_fixed:
+            signed = origin.scaled(-1.0) if name in torch_ops.REVERSED else origin
+            self._provenance.record(output, replace(signed, shift=signed.shift + shift))
+            return
         bias = next(
             (other for other in others if other is not x and self._provenance.parameters_of(other)), None
         )
         use = origin.use
         is_behind = use is not None and not origin.activated and origin.straight and origin.scale == 1.0
+        is_behind = is_behind and name not in torch_ops.REVERSED
         if bias is None or use is None or not is_behind or use.bias is not None:
             self._provenance.record(output, replace(origin, straight=False))
             return
@@ -458,7 +470,7 @@ class Tracer(TorchFunctionMode):
         if use is None:
             self._provenance.record(output, merge_origins([origin], activation.label))
         elif origin.activated and use.activation is not None:
-            inner = use.activation.scaled(output_scale=origin.scale)
+            inner = use.activation.scaled(output_scale=origin.scale, output_shift=origin.shift)
             self._set_activation(
                 origin, torch_ops.chain_activations(inner, activation), origin.activation_input, output
             )
@@ -484,8 +496,20 @@ class Tracer(TorchFunctionMode):
         use.activation = activation
         self._observer.activation(use, activation_input, output)
         self._provenance.record(
-            output, replace(origin, activated=True, scale=1.0, activation_input=activation_input)
+            output,
+            replace(
+                origin,
+                activated=True,
+                scale=1.0,
+                shift=0.0,
+                activation=activation,
+                activation_input=activation_input,
+            ),
         )
+
+    def _has_parts(self, arguments: Arguments) -> bool:
+        """Whether an argument is computed from parameters, so that it is learned and not a constant."""
+        return any(self._provenance.parameters_of(x) for x in tensors_in(arguments.values()))
 
     def _add_branch(self, traced: TracedArguments, output: Tensor) -> None:
         """Record the sum of a residual branch, the longer chain of weights, and its skip connection."""
@@ -535,18 +559,14 @@ class Tracer(TorchFunctionMode):
             return
         gate = gates[0]
         assert gate.use is not None and gate.use.activation is not None
-        x, by = plain[0][0].detach() / plain[0][1].scale, gate.use.activation
+        x = plain[0][0].detach() / plain[0][1].scale
+        by = gate.use.activation.scaled(output_shift=gate.shift / gate.scale)
         self._set_activation(
             gate,
             torch_ops.gated_activation(by).scaled(output_scale=plain[0][1].scale * gate.scale),
             x,
             output,
         )
-
-
-def _has_parts(provenance: Provenance, arguments: Arguments) -> bool:
-    """Whether an argument is computed from parameters, so that it is learned and not a constant."""
-    return any(provenance.parameters_of(x) for x in _tensors(arguments.values()))
 
 
 def _without_dispatch(function: types.FunctionType) -> Callable[..., Any]:
@@ -557,13 +577,6 @@ def _without_dispatch(function: types.FunctionType) -> Callable[..., Any]:
     return twin
 
 
-def _both_directions(origin: TensorOrigin) -> WeightUse | None:
-    """Return the first of two uses if they are the two directions of one recurrent layer, else None."""
-    first, *others = in_order(origin.frontier) or (None,)
-    is_whole = first is not None and others == [first.other_direction] and not origin.is_mixed
-    return first if is_whole else None
-
-
 def _comes_with_torch(module: nn.Module) -> bool:
     """Whether the module belongs to torch or torchvision, whose functions are supported."""
     return type(module).__module__.startswith(("torch.", "torchvision."))
@@ -572,26 +585,3 @@ def _comes_with_torch(module: nn.Module) -> bool:
 def _is_bare(module: nn.Module) -> bool:
     """Whether the module has neither submodules nor parameters."""
     return next(module.children(), None) is None and next(module.parameters(), None) is None
-
-
-def _is_matrix(x: Tensor) -> bool:
-    """Whether at least two axes have more than one entry."""
-    return sum(size > 1 for size in x.shape) > 1
-
-
-def _is_wrapped(x: Tensor) -> bool:
-    """Whether x is a wrapper of a `torch.func` transform, for one sample or a value with its derivative."""
-    return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))
-
-
-def _varies(x: Tensor) -> bool:
-    """Whether x (B, …) differs between samples."""
-    return bool((x.detach() != x.detach()[:1]).any())
-
-
-def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, tuple | list):
-            yield from _tensors(value)

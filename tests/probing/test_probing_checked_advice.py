@@ -98,6 +98,23 @@ def test_a_scaled_activation_is_what_it_says():
     assert bound("sin", omega=30.0).natural_sigma_w2 == pytest.approx(2.3130 / 900, rel=1e-4)
 
 
+def test_a_constant_after_an_activation_belongs_to_it():
+    """c·φ(a·x) + s: sigmoid(x) − ½ = tanh(x/2)/2, which has other moments than sigmoid."""
+    shifted, twin = (
+        bound("sigmoid").scaled(output_shift=-0.5),
+        bound("tanh").scaled(input_scale=0.5, output_scale=0.5),
+    )
+    x = torch.linspace(-3, 3, 61, dtype=torch.float64)
+    torch.testing.assert_close(shifted.phi(x), twin.phi(x))
+    torch.testing.assert_close(shifted.derivative(x), twin.derivative(x))
+    assert shifted.preserving_gain == pytest.approx(twin.preserving_gain)
+    assert shifted.label == "sigmoid - 0.5"
+    relu = bound("relu").scaled(output_scale=2.0, output_shift=-0.4)
+    # E[(2·relu(z) − 0.4)²] = 4·½ − 1.6·E[relu(z)] + 0.16
+    assert relu.length_map(1.0, sigma_w2=1.0) == pytest.approx(2.16 - 1.6 / math.sqrt(2 * math.pi))
+    assert relu.scaled(output_scale=0.5, output_shift=0.2).changed_options == {}
+
+
 def test_apply_init_takes_options_and_factors_of_the_activation():
     def std(*args, **kwargs):
         return (
@@ -110,6 +127,9 @@ def test_apply_init_takes_options_and_factors_of_the_activation():
     assert std(activation={"name": "elu", "alpha": 0.5}) == std(activation="elu", alpha=0.5)
     assert std(activation="sin(30)") == std(activation="sin", omega=30)
     assert std(activation="leaky_relu", negative_slope=0.2) == pytest.approx(math.sqrt(2 / 1.04))
+    assert std(activation="sigmoid", output_shift=-0.5) == pytest.approx(
+        std(activation="tanh", input_scale=0.5, output_scale=0.5)
+    )
     for wrong in ({"omega": 3}, {"output_scale": 0}, {"activation": "softplus", "beta": -1.0}):
         with pytest.raises(UsageError):
             std(**wrong)

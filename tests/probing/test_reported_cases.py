@@ -259,6 +259,7 @@ def test_lint_contradicts_apply_init(
         (lambda z: math.sqrt(2) * F.relu(z), 2.0, {"output_scale": 1.41421}),
         (lambda z: 0.1 * F.relu(z), 2.0, {"output_scale": 0.1}),
         (lambda z: torch.tanh(z / 10), 1.0, {"activation": "tanh", "input_scale": 0.1}),
+        (lambda z: torch.sigmoid(z) - 0.5, 1.0, {"activation": "sigmoid", "output_shift": -0.5}),
         (lambda z: F.softplus(z, beta=5.0), 0.3, {"activation": "softplus", "beta": 5}),
         (
             lambda z: z * torch.sigmoid(1.702 * z),

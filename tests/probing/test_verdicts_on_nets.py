@@ -27,6 +27,12 @@ def test_a_planted_mistake_is_named_and_the_advice_cures(subject: Subject) -> No
     check(subject)
 
 
+def test_the_advice_of_lint_is_followed_as_it_is_printed() -> None:
+    copied = next(subject for subject in planted_mistakes() if subject.name == "deep-copied layers")
+    followed = [(advice.code, advice.call, advice.outcome) for advice in judge(copied).advice]
+    assert followed == [("identical_layers", 'apply_init(module, "kaiming_normal")', "cured")]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("subject", list(torchvision_nets()), ids=by_name)
 def test_a_model_of_torchvision_gets_no_finding_and_no_warning(subject: Subject) -> None:

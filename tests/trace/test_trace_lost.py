@@ -74,6 +74,12 @@ STEPS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
 }
 
 
+def test_a_scripted_function_is_named_as_such() -> None:
+    shown = initbench.probe(Deep(STEPS["a scripted function"]), torch.randn(64, 32))
+    later = {layer["activation"] for layer in shown.as_data()["layers"][2:-1]}
+    assert later == {"a custom function (TorchScript)"}
+
+
 @pytest.mark.parametrize("name", STEPS)
 def test_what_lies_behind_is_seen_and_judged(name: str) -> None:
     torch.manual_seed(0)

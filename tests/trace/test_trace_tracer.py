@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,70 @@ def test_activations_are_named_and_measured(activation: nn.Module, label: str) -
         expected = activation(net[0](x).clone()).double()
     assert found.records[0]["act"]["mean"] == pytest.approx(float(expected.mean()), abs=1e-6)
     assert found.records[0]["act"]["std"] == pytest.approx(float(expected.std(correction=0)), rel=1e-5)
+
+
+class TwoReaders(nn.Module):
+    """Two layers take the same function of the first layer's output."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = [function]
+        self.first, self.left, self.right = nn.Linear(6, 8), nn.Linear(8, 3), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.function[0](self.first(x))
+        return self.left(h) * self.right(h)
+
+
+@pytest.mark.parametrize(
+    ("function", "label"),
+    [
+        (lambda z: 0.1 * torch.relu(z), "0.1·relu"),
+        (lambda z: torch.sigmoid(z) - 0.5, "sigmoid - 0.5"),
+        (lambda z: 2 * torch.sigmoid(z) - 1, "2·sigmoid - 1"),
+        (lambda z: 2 * (torch.sigmoid(z) - 0.5), "2·sigmoid - 1"),
+        (lambda z: torch.add(torch.relu(z), 0.25, alpha=2), "relu + 0.5"),
+        (lambda z: torch.relu(z).clone().sub_(torch.tensor(0.5)), "relu - 0.5"),
+        (lambda z: torch.relu(z) + 0.0, "relu"),
+        (lambda z: 1.0 - torch.sigmoid(z), "-1·sigmoid + 1"),
+        (lambda z: 0.5 - (1.0 - torch.sigmoid(z)), "sigmoid - 0.5"),
+        (lambda z: -torch.tanh(z), "-1·tanh"),
+        (lambda z: torch.relu(-z), "relu(-1x)"),
+        (lambda z: z * torch.sigmoid(-z), "-1·silu(-1x)"),
+        (lambda z: (torch.relu(z) - 0.4) + 0.4, "relu"),
+        (lambda z: z * (torch.sigmoid(z) + 1.0), "x·(sigmoid + 1)(x)"),
+        (lambda z: torch.exp(torch.sigmoid(z) - 0.5), "exp∘sigmoid - 0.5"),
+    ],
+)
+def test_constants_after_an_activation_belong_to_it_once(
+    function: Callable[[Tensor], Tensor], label: str
+) -> None:
+    net = TwoReaders(function)
+    found = seen(net, 6)
+    assert labels(found)[0] == ("first", None, label)
+    x = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = function(net.first(x)).double()
+    assert found.records[0]["act"]["mean"] == pytest.approx(float(expected.mean()), abs=1e-6)
+    assert found.records[0]["act"]["std"] == pytest.approx(float(expected.std(correction=0)), rel=1e-5)
+
+
+def test_a_shifted_sigmoid_is_predicted_by_theory_and_still_saturates() -> None:
+    first, last = nn.Linear(6, 400), nn.Linear(400, 3)
+    nn.init.normal_(first.weight, 0.0, 4.0)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = first, last
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(torch.sigmoid(self.first(x)) - 0.5)
+
+    found = seen(Net(), 6)
+    assert found.records[0]["act"]["saturated_fraction"] > 0.5
+    (source,) = found.trace.uses[1].below
+    assert found.trace.uses[1].source is source
 
 
 def test_saturation_is_measured_on_what_an_activation_in_place_was_given() -> None:

@@ -1,0 +1,33 @@
+"""Questions about tensors, and the tensors among the arguments of a function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def is_matrix(x: Tensor) -> bool:
+    """Whether at least two axes have more than one entry."""
+    return sum(size > 1 for size in x.shape) > 1
+
+
+def is_wrapped(x: Tensor) -> bool:
+    """Whether x is a wrapper of a `torch.func` transform, for one sample or a value with its derivative."""
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))
+
+
+def varies_between_samples(x: Tensor) -> bool:
+    """Whether x (B, …) differs between samples."""
+    return bool((x.detach() != x.detach()[:1]).any())
+
+
+def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Yield the tensors among the values, also those in tuples and lists."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from tensors_in(value)
