@@ -1,4 +1,4 @@
-"""What the fork server imports before it forks workers: all that training needs.
+"""Import everything that training needs, in the fork server, before it forks workers.
 
 The first call of vmap imports torch's decompositions and, with them, sympy, which takes half a second. One
 element is too little for several threads, so the server still has a single one.
