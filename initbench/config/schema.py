@@ -216,6 +216,12 @@ class ExperimentConfig(Section):
         setting = None if activation is None else SchemeContext(activation, norm.name, self.model.bias)
         for key, problem in self.init.misfits(setting):
             yield _key_issue(problem, key=key)
+        if self.probe.covariate_shift is not None and not FAMILIES[self.model.family].has_layer_order:
+            problem = (
+                "compares a layer's gradient before and after the update of the layers below it, and a net of"
+                " your own may use layers in parallel, twice or as functions; remove the key"
+            )
+            yield _key_issue(problem, key="probe.covariate_shift")
         form, labelled = form_of(self.data), self.data.labelled
         if form is not None:
             for key, problem in self.target_issues(form):

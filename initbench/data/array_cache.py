@@ -59,6 +59,17 @@ def store_data(recipe: str, raw: RawData) -> Path:
     return path
 
 
+def contents_digest(raw: RawData) -> str:
+    """Return a hash of the tensors and of what they mean."""
+    digest = hashlib.sha256()
+    for name, value in vars(raw).items():
+        is_tensor = isinstance(value, Tensor)
+        digest.update(repr((name, (value.dtype, tuple(value.shape)) if is_tensor else value)).encode())
+        if is_tensor:
+            digest.update(value.contiguous().numpy())
+    return digest.hexdigest()
+
+
 def load_stored_data(path: Path) -> RawData:
     """Return the data set in a file of `store_data`.
 

@@ -137,12 +137,13 @@ class TableReader:
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the first line and the cells of each row, the header first; skip empty lines."""
         delimiter = _DELIMITERS[self.path.suffix.lower()]
-        line = 1
+        line, is_empty = 1, True
         try:
             with self.path.open(encoding="utf-8-sig", newline="") as file:
                 reader = csv.reader(file, delimiter=delimiter, strict=True)
                 for row in reader:
                     if row:
+                        is_empty = False
                         yield line, row
                     line = reader.line_num + 1
         except UnicodeDecodeError as error:
@@ -151,7 +152,7 @@ class TableReader:
             raise DataError(f"{self.path}:{line}: {error}") from None
         except OSError as error:
             raise DataError(f"{self.path} cannot be read: {error.strerror}") from None
-        if line == 1:
+        if is_empty:
             raise DataError(f"{self.path} is empty; the first line must name the columns")
 
     def _location(self, line: int, position: int = 0) -> str:

@@ -177,6 +177,8 @@ class Family(RegistryEntry):
     stacks_on_gpu: bool = True
     """Whether runs are stacked on a GPU."""
     check: Callable[[Any, tuple[int, ...]], None] = lambda _options, _input_shape: None
+    has_layer_order: bool = True
+    """Whether each weight layer is a module with one input, whose lower layers are known."""
     takes_positions: bool = False
     """Whether nets may take token ids, and may have outputs for each position or pixel."""
 

@@ -9,7 +9,6 @@ from initbench.config.schema import ExperimentConfig
 from initbench.data.batches import check_batch_size
 from initbench.data.preprocessing import PreparedData
 from initbench.models.families.custom import CustomOptions, require_factory
-from initbench.models.shape_checks import raise_config_error
 from initbench.plugins import origin_of
 from initbench.pretrain.initial_networks import check_pretraining_inputs
 from initbench.pretrain.transfer import describe_transfers
@@ -54,8 +53,6 @@ def preflight(plan: Plan, seeds: tuple[int, ...], data: PreparedData, surroundin
     config = plan.config
     check_batch_size(len(data.train), config.train.batch_size)
     check_network(config, data, copies=2)  # weights and gradients
-    if isinstance(config.model, CustomOptions) and config.probe.covariate_shift is not None:
-        raise_config_error("probe.covariate_shift", "is measured in the nets of initbench only; remove it")
     check_pretraining_inputs(config, data)
     transfers = describe_transfers(config, data, {seed: plan.origins[seed] for seed in seeds if plan.origins})
     steps = total_steps(config.train, len(data.train) // config.train.batch_size)

@@ -16,6 +16,7 @@ from initbench.registry import Options, RegistryEntry
 from initbench.registry_choice import options_model
 
 EXAMPLE_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "huggingface": {"path": "x"},
     "idx": {"train_images_path": "x.gz", "train_labels_path": "y.gz"},
     "images": {"path": "x"},
     "npz": {"path": "x.npz"},

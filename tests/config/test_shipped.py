@@ -97,7 +97,7 @@ def test_weights_beside_a_config_are_found_and_names_of_runs_are_not_taken_for_f
 
 
 @pytest.mark.slow
-def test_a_wheel_brings_its_configs_and_lessons(tmp_path):
+def test_a_wheel_brings_its_configs_templates_and_data_files(tmp_path):
     source = tmp_path / "source"
     ignored = shutil.ignore_patterns(
         ".*", "runs", "build", "*.egg-info", "__pycache__", "tests", "benchmarks"
@@ -107,9 +107,12 @@ def test_a_wheel_brings_its_configs_and_lessons(tmp_path):
     subprocess.run(command, check=True, env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    configs = ROOT / "configs"
-    for path in configs.rglob("*.yaml"):
-        assert f"initbench/configs/{path.relative_to(configs)}" in names
+    files = subprocess.run(
+        ["git", "ls-files", "initbench", "configs"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    expected = {f"initbench/{file}" if file.startswith("configs") else file for file in files}
+    assert any(file.endswith(".py.template") for file in expected)
+    assert expected <= names, expected - names
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     said = subprocess.run(
         [sys.executable, "-m", "initbench", "validate", "relu_kaiming", "ci", "01_symmetry"],
@@ -120,3 +123,11 @@ def test_a_wheel_brings_its_configs_and_lessons(tmp_path):
         check=True,
     )
     assert said.stdout == "relu_kaiming: ok\nci: ok\nsymmetry: ok\n"
+    for template in ("own_model", "own_data", "ci", "lecture"):
+        subprocess.run(
+            [sys.executable, "-m", "initbench", "new", f"my_{template}", "--template", template],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+            check=True,
+        )
+        assert (tmp_path / f"my_{template}" / "README.md").is_file()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load
 
+from initbench.config.loading import load_mapping
 from initbench.config.schema import ExperimentConfig
 from initbench.errors import ConfigError, Terminated
 from initbench.runner.runner import Runner
@@ -149,12 +150,7 @@ def test_as_built_keeps_the_weights_and_depends_on_the_seed(use, experiment, pla
     assert not torch.equal(first["mixed"], second["mixed"])
 
 
-def test_covariate_shift_is_refused(use, experiment, place):
-    use("mlp")
-    config = experiment().model_copy(
-        update={"probe": experiment().probe.model_copy(update={"covariate_shift": 5})}
-    )
-    with pytest.raises(
-        ConfigError, match=r"probe\.covariate_shift: is measured in the nets of initbench only"
-    ):
-        run_all([config], place("runs"))
+def test_covariate_shift_is_refused(experiment):
+    config = {**experiment().resolved(), "probe": {"covariate_shift": 5}}
+    with pytest.raises(ConfigError, match=r"probe\.covariate_shift: compares .* may use layers in parallel"):
+        load_mapping(config, [], ExperimentConfig)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import yaml
 from PIL import Image
@@ -66,6 +68,13 @@ def write_scans() -> None:
         Path(f"scans/train-{name}-ubyte.gz").write_bytes(content)
 
 
+def write_flowers() -> None:
+    rng = np.random.default_rng(0)
+    columns = {"petal": rng.normal(size=60), "sepal": rng.normal(size=60), "species": ["iris", "rose"] * 30}
+    Path("flowers").mkdir()
+    pyarrow.parquet.write_table(pyarrow.table(columns), "flowers/train.parquet")
+
+
 WRITE: dict[str, Callable[[], None]] = {
     "photos": write_photos,
     "survey": write_survey,
@@ -73,6 +82,7 @@ WRITE: dict[str, Callable[[], None]] = {
     "mine": write_mine,
     "scans": write_scans,
     "spirals": write_spirals,
+    "flowers": write_flowers,
 }
 
 
@@ -85,6 +95,8 @@ def test_every_example_is_run() -> None:
 def test_an_example_trains(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    if name == "flowers":
+        pytest.importorskip("datasets")
     WRITE[name]()
     Path("example.yaml").write_text(CONFIGS[name], encoding="utf-8")
     if name == "novel":  # no family of initbench embeds tokens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -30,6 +31,7 @@ def folder(page: str, tmp_path: Path) -> Path:
     assert set(files) == {
         "my_scheme.py",
         "my_config.yaml",
+        "against_kaiming.yaml",
         "my_diagnostic.py",
         "pyproject.toml",
         "my_plugin/__init__.py",
@@ -38,7 +40,7 @@ def folder(page: str, tmp_path: Path) -> Path:
         "tests/test_properties.py",
     }
     for name, text in files.items():
-        is_alone = name.startswith(("my_scheme", "my_config", "my_diagnostic"))
+        is_alone = name.startswith(("my_scheme", "my_config", "my_diagnostic", "against"))
         path = tmp_path / ("." if is_alone else "project") / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -65,6 +67,25 @@ def test_the_smallest_scheme_has_at_most_eight_lines_and_all_commands_work(
 
 
 @pytest.mark.slow
+def test_a_scheme_is_compared_with_kaiming_by_one_command(folder: Path, page: str, repository: Path) -> None:
+    """On digits with few updates, since the test has no CIFAR."""
+    ((command,), sweep) = commands(page, 1), (folder / "against_kaiming.yaml").read_text(encoding="utf-8")
+    assert len(sweep.splitlines()) + len((folder / "my_scheme.py").read_text("utf-8").splitlines()) <= 20
+    assert run_python(
+        folder, repository, "-m", "initbench", "validate", "against_kaiming.yaml", "--plugin", "my_scheme"
+    ).stdout.endswith(": ok\n")
+    small = ["data.name=digits", "train.steps=6", "seeds=2", "model.width=4", "--json", "-q"]
+    done = run_python(folder, repository, *command, *small)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert [point["label"] for point in document["points"]] == ["mine", "kaiming_normal"]
+    assert len({run["run_id"] for point in document["points"] for run in point["runs"]}) == 4
+    (gate,) = document["gates"]
+    assert gate["state"] == "clear"  # both draw the same weights
+    assert (folder / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.slow
 def test_the_project_is_installed_and_trains(folder: Path, page: str, repository: Path) -> None:
     """In an environment of its own, which sees the packages of this one."""
     venv.create(folder / "env", symlinks=True)
@@ -76,7 +97,7 @@ def test_the_project_is_installed_and_trains(folder: Path, page: str, repository
     subprocess.run([*pip, *options, str(folder / "project")], check=True, cwd=folder)
     outputs = [
         run_python(folder, repository, *words, python=str(python))
-        for words in [*commands(page, 1), ["-m", "pytest", "-q", "-p", "no:cacheprovider", "project/tests"]]
+        for words in [*commands(page, 2), ["-m", "pytest", "-q", "-p", "no:cacheprovider", "project/tests"]]
     ]
     assert [output.returncode for output in outputs] == [0, 0, 0], outputs
     assert "laplace" in outputs[0].stdout

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from initbench.data.array_cache import load_stored_data, store_data
+from initbench.data.array_cache import contents_digest, load_stored_data, store_data
 from initbench.data.dataset import DATASETS, Dataset, DataSource, LocatedDataset, RawData
 from initbench.data.user_arrays import ArrayForm, array_form, raw_data
 from initbench.data.user_files import ArrayOptions
@@ -49,7 +48,7 @@ def _locate(options: CustomDataOptions, source: DataSource) -> LocatedDataset:
     key = repr((function.path, options.options, form))
     if key not in source.returned:
         raw = call_data_function(function, options.options, form)
-        fingerprint = _fingerprint(raw)
+        fingerprint = contents_digest(raw)
         path = store_data(f"{_RECIPE} {fingerprint}", raw)
         source.returned[key] = LocatedDataset(
             name="custom",
@@ -151,17 +150,6 @@ def _stack(part: Any, name: str, subject: str) -> tuple[Any, Any]:
     if not columns[0]:
         raise DataError(f"{subject}: the {name} part has no samples")
     return np.stack(columns[0]), np.stack(columns[1])
-
-
-def _fingerprint(raw: RawData) -> str:
-    """Return a hash of the tensors and of what they mean."""
-    digest = hashlib.sha256()
-    for name, value in vars(raw).items():
-        is_tensor = isinstance(value, Tensor)
-        digest.update(repr((name, (value.dtype, tuple(value.shape)) if is_tensor else value)).encode())
-        if is_tensor:
-            digest.update(value.contiguous().numpy())
-    return digest.hexdigest()
 
 
 DATASETS.add(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import zipfile
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -20,6 +18,7 @@ from initbench.data.dataset import (
     RawData,
 )
 from initbench.data.download.checksums import checksum
+from initbench.data.npy_file import read_array
 from initbench.data.user_arrays import ArrayForm, array_form, raw_data
 from initbench.data.user_files import ArrayOptions, find_user_path
 from initbench.errors import DataError, InitbenchError
@@ -28,12 +27,6 @@ from initbench.machine import require_memory
 _PARTS = ("train", "test", "val")
 _ENCRYPTED = 1
 """Bit of a zip member's flags."""
-_CHUNK_BYTES = 1 << 20
-_HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
-"""Header reader by format version; version 3 is only for arrays with named fields."""
 
 
 class NpzOptions(ArrayOptions):
@@ -98,24 +91,7 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, key: str) -> 
     if member.flag_bits & _ENCRYPTED:
         raise DataError(f"{key} is encrypted; write the archive without a password")
     with archive.open(member) as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            read_header = _HEADERS[version]
-        except (ValueError, KeyError):
-            raise DataError(f"{key} is not an array in NumPy's format") from None
-        shape, in_columns, dtype = read_header(file)
-        if dtype.kind not in "biufcSUmMV" or dtype.hasobject:
-            raise DataError(f"{key} contains Python objects; expected numbers")
-        needed, size = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
-        if min(shape, default=0) < 0 or needed != size:
-            raise DataError(
-                f"{key} is damaged: {shape} values of {dtype} take {needed:,} bytes, but it has {size:,}"
-            )
-        content = np.empty(size, np.uint8)
-        for start in range(0, size, _CHUNK_BYTES):
-            part = file.read(min(_CHUNK_BYTES, size - start))
-            content[start : start + _CHUNK_BYTES] = np.frombuffer(part, np.uint8)
-    return content.view(dtype).reshape(shape, order="F" if in_columns else "C")
+        return read_array(file, member.file_size, key)
 
 
 DATASETS.add(

@@ -21,6 +21,7 @@ from initbench.data.dataset import (
     RawData,
 )
 from initbench.data.download.checksums import checksum
+from initbench.data.npy_file import read_npy
 from initbench.data.user_files import find_user_path
 from initbench.errors import DataError
 from initbench.machine import require_memory
@@ -143,10 +144,7 @@ def _token_ids(path: Path, dtype: str, vocabulary: int | None) -> NDArray[Any]:
             raise DataError(f"{path} has {path.stat().st_size:,} bytes, which are not numbers of {dtype}")
         tokens: NDArray[Any] = np.fromfile(path, np.dtype(dtype).newbyteorder("<"))
     else:
-        try:
-            tokens = np.asarray(np.load(path, allow_pickle=False))
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{path} is not an array in NumPy's format: {error}") from None
+        tokens = read_npy(path)
     if tokens.dtype.kind not in "iu" or tokens.ndim != 1 or not tokens.size:
         raise DataError(f"{path} must contain integers (L,), found {tokens.dtype} {tokens.shape}")
     low, high = int(tokens.min()), int(tokens.max())

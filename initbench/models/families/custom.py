@@ -167,6 +167,7 @@ FAMILIES.add(
         build=_build,
         mode=lambda _options, *_sizes: "single",
         stacks_on_gpu=False,
+        has_layer_order=False,
         takes_positions=True,
     )
 )
