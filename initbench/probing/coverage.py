@@ -101,14 +101,14 @@ def coverage_of(trace: TraceResult, records: Sequence[dict[str, Any]]) -> Covera
         if record["grad"]["pre_q"] is not None
         for part in use.parts
     }
-    seen = set(trace.seen_parameters) - single
+    measured_names = set(trace.seen_parameters) - single
     reached -= single
-    measured = len(seen)
+    measured = len(measured_names)
     return Coverage(
         weights=measured + sum(map(len, by_reason.values())),
         measured=measured,
         with_gradient=len(reached),
-        without_gradient=len(seen - reached - trace.reached),
+        without_gradient=len(measured_names - reached - trace.reached),
         unseen=tuple((why, tuple(names)) for why, names in by_reason.items()),
     )
 
