@@ -57,13 +57,20 @@ def _read_run(store: Store, run_id: str) -> RunSummary | None:
 
 @contextmanager
 def garbage_collection_off() -> Iterator[None]:
-    """Disable garbage collection, which would take a third of the time; stored runs have no cycles."""
+    """Disable garbage collection, which would take a third of the time; stored runs have no cycles.
+
+    Afterwards the new objects count as old ones. Otherwise the next object to be created would start a
+    collection of all of them.
+    """
     was_on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was_on:
+            if not gc.get_freeze_count():
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 

@@ -42,13 +42,14 @@ def report(
     explains it.
     """
     from initbench.render.compare.display_options import View
-    from initbench.report.build import build_page
     from initbench.report.drawing import PictureDrawer
 
     check_report_file(output)
     view = View(baseline=baseline, confidence=confidence)
     report_runs = select_report_runs(patterns, where, runs_dir, view, by=by, target=target)
     with PictureDrawer() as drawer:
+        from initbench.report.build import build_page  # takes a while, in which the engine starts
+
         page = build_page(report_runs, command=command_line(), title=title, drawer=drawer)
         save_page(output, page, drawer)
 

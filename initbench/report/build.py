@@ -183,7 +183,7 @@ def made_by(command: str | None) -> list[str]:
 def _title(report: ReportRuns) -> str:
     names = report.names
     listed = " against ".join(names) if len(names) == 2 else ", ".join(names[:3])
-    more = f" and {len(names) - 3} more rows" if len(names) > 3 else ""
+    more = f" and {plural(len(names) - 3, 'more row')}" if len(names) > 3 else ""
     return f"{listed}{more}"
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from html import escape
@@ -16,10 +16,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from initbench.analysis.load_runs import garbage_collection_off
 from initbench.analysis.process_map import background_processes
 from initbench.data.download.checksums import cache_folder
 from initbench.machine import available_cores
-from initbench.report.figure import ReportFigure, draw_svg, has_engine, start_engine
+from initbench.report.figure import (
+    STATIC_WIDTHS,
+    TABLE,
+    ReportFigure,
+    Spec,
+    draw_svg,
+    has_engine,
+    start_engine,
+    warm_up_engine,
+)
 from initbench.report.panels import MAX_PANELS, PLACES
 from initbench.report.parameters import AT_STEP, STEP
 from initbench.report.theme import FONT, MEASURED_FONT
@@ -27,47 +37,52 @@ from initbench.store.files import write_atomic
 
 MAX_PROCESSES = 3
 """Largest number of processes that draw; each of them starts an engine, which takes half a second."""
-_AXIS_WIDTH = 50
-"""Typical width in pixels of the labels and the title of the y axis."""
+MAX_MARKS = 1000
+"""Number of records beyond which the lines of a static picture have no marks."""
 _EMBED = "window.initbenchVega = {vegaEmbed, vega};"
 
 
 class PictureDrawer:
     """Draws static pictures in other processes, as far as this one may start any.
 
-    Use it as a context manager, which stops the processes at the end.
+    Use it as a context manager, which starts the processes and stops them at the end. Build and render the
+    page inside, as garbage collection is off there: a page has millions of numbers, and no cycles.
     """
 
     def __init__(self) -> None:
-        """Start nothing yet: the first figure starts the processes."""
+        """Start nothing yet."""
+        self._exit = ExitStack()
         self._processes: Executor | None = None
-        self._has_started = False
         self._results: dict[str, Future[str]] = {}
         self._library: Future[str] | None = None
 
     def __enter__(self) -> PictureDrawer:
-        """Return the drawer."""
+        """Start the processes and their engines."""
+        self._exit.enter_context(garbage_collection_off())
+        if not has_engine():  # forked processes could not draw
+            count = min(MAX_PROCESSES, available_cores() - 1)
+            self._processes = background_processes(count)
+            if self._processes is not None:
+                self._exit.callback(self._processes.shutdown, cancel_futures=True)
+                for _ in range(count):
+                    self._submit(warm_up_engine)
+            if not _library_file().exists():
+                self._library = self._submit(script_library)
         return self
 
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         """Stop the processes; pictures that are still waiting are not drawn."""
-        if self._processes is not None:
-            self._processes.shutdown(cancel_futures=True)
+        self._exit.close()
 
     def start(self, figure: ReportFigure) -> None:
         """Begin to draw a figure, unless one with its key was started before."""
         if figure.key in self._results:
             return
-        is_first, self._has_started = not self._has_started, True
-        if is_first and not has_engine():  # forked processes could not draw
-            self._processes = background_processes(min(MAX_PROCESSES, available_cores() - 1))
-        drawn = self._submit(partial(static_picture, figure))
+        drawn = self._submit(partial(static_picture, first_view(figure)))
         if drawn is not None:
             self._results[figure.key] = drawn
-        if is_first and not _library_file().exists():
-            self._library = self._submit(script_library)
 
     def picture(self, figure: ReportFigure) -> str:
         """Return the picture of a figure, which is drawn now if it was not started."""
@@ -96,9 +111,11 @@ def static_picture(figure: ReportFigure) -> str:
     The picture is the same on all machines: texts are measured in a font that vl-convert contains. The plot
     has a fixed size, since Vega lays out twice to fit a picture into a given width.
     """
-    spec = _first_view(figure).complete_spec(legend=False)
+    first = replace(first_view(figure), spec=figure.static_spec or figure.spec)
+    spec = first.complete_spec(legend=False)
     spec["config"]["font"] = MEASURED_FONT
-    spec |= {"autosize": "pad", "width": spec["width"] - _AXIS_WIDTH}
+    spec["layer"] = _still_layers(spec["layer"], len(spec["datasets"][TABLE]))
+    spec |= {"autosize": "pad", "width": STATIC_WIDTHS[figure.size]}
     svg = draw_svg(spec, figure.key).replace(
         f'font-family="{MEASURED_FONT}"', f'font-family="{escape(FONT)}"'
     )
@@ -106,7 +123,22 @@ def static_picture(figure: ReportFigure) -> str:
     return svg[start:].replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
 
 
-def _first_view(figure: ReportFigure) -> ReportFigure:
+def _still_layers(layers: Sequence[Spec], records: int) -> list[Spec]:
+    """Return the layers of a picture on which nothing can be pointed at.
+
+    They have no tooltips. If there are more than MAX_MARKS records, the lines of rows have no marks, which
+    would cover each other.
+    """
+    encodings = [layer.get("encoding", {}) for layer in layers]
+    drops_marks = records > MAX_MARKS and any("strokeDash" in encoding for encoding in encodings)
+    return [
+        {**layer, "encoding": {name: channel for name, channel in encoding.items() if name != "tooltip"}}
+        for layer, encoding in zip(layers, encodings, strict=True)
+        if not (drops_marks and "shape" in encoding)
+    ]
+
+
+def first_view(figure: ReportFigure) -> ReportFigure:
     """Return the figure with only the data that it shows at first, which takes far less time to draw."""
     transforms = figure.spec.get("transform", ())
     indices: Sequence[int] = range(len(next(iter(figure.columns.values()), [])))

@@ -23,6 +23,10 @@ Size = Literal["half", "full"]
 
 SIZES: dict[Size, int] = {"half": 460, "full": 940}
 """Width in pixels of figures on a page, before a script fits them to the window."""
+_AXIS_WIDTH = 50
+"""Typical width in pixels of the labels and the title of the y axis."""
+STATIC_WIDTHS: dict[Size, int] = {size: width - _AXIS_WIDTH for size, width in SIZES.items()}
+"""Width in pixels of the plot in the static pictures of a page, without its y axis."""
 TABLE = "table"
 """Name of the data set of a figure in its specification."""
 _GEOMETRY = re.compile(r' (?:d|transform)="[^"]*"')
@@ -63,6 +67,8 @@ class ReportFigure:
     """Whether the figure shows differences from the baseline of the comparison."""
     hint: str = ""
     """What a reader of a page can do with the figure."""
+    static_spec: Spec | None = field(default=None, repr=False)
+    """Specification of the static picture of a page, if one that looks the same has fewer marks."""
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         """Return the picture with its caption for notebooks; the caption alone without the extra `report`."""
@@ -206,6 +212,11 @@ def start_engine() -> Any:
 
     _STARTED_ENGINES.add(os.getpid())
     return vl_convert
+
+
+def warm_up_engine() -> str:
+    """Start the engine, which takes half a second, and draw an empty picture."""
+    return draw_svg({"data": {"values": []}, "mark": "point"}, "")
 
 
 def has_engine() -> bool:

@@ -66,7 +66,7 @@ def line_chart(
         "type": "quantitative",
         "title": axes.x_title,
         "scale": {"zero": False, "nice": False, "padding": 10},
-        "axis": {"tickMinStep": 1},
+        "axis": {"tickMinStep": 1, "format": ",d"},
     }
     fields = [
         {"field": "row", "title": "row"},

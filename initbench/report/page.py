@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -130,7 +131,7 @@ def _rendered(environment: Any, page: ReportPage, drawer: PictureDrawer) -> str:
         environment.get_template("report.html.j2").render(
             page=page,
             version=__version__,
-            svg={figure.key: drawer.picture(figure) for figure in figures},
+            picture=drawer.picture,  # called where a picture stands, while others are still drawn
             data=data,
             figure_rows=_table_rows,
             max_rows=MAX_TABLE_ROWS,
@@ -176,11 +177,12 @@ def _figure_data(figure: ReportFigure) -> str:
 
 def _packed(values: list[Any]) -> list[Any] | dict[str, list[Any]]:
     """Return a column, or its runs of equal values as `{"values": …, "counts": …}` if they are fewer."""
-    counts, firsts = [], []
-    for value, run in itertools.groupby(values):
-        firsts.append(value)
-        counts.append(sum(1 for _ in run))
-    return {"values": firsts, "counts": counts} if len(counts) < len(values) / 2 else values
+    changes = [index for index, differs in enumerate(map(operator.ne, values, values[1:]), 1) if differs]
+    starts = [0, *changes] if values else []
+    if len(starts) >= len(values) / 2:
+        return values
+    counts = [end - start for start, end in itertools.pairwise([*starts, len(values)])]
+    return {"values": [values[start] for start in starts], "counts": counts}
 
 
 def _json(value: Any) -> str:

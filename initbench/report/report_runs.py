@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
+from itertools import zip_longest
 from typing import Any, Protocol
 
 from initbench.analysis.load_runs import garbage_collection_off
@@ -45,6 +46,8 @@ class Moment:
     """Step of the next probe that is shown, up to which this one stands for the state of the net."""
     layers: list[list[Layer]]
     """The weight layers of each run, head included."""
+    values: dict[str, dict[int, list[float]]] = field(default_factory=dict, repr=False)
+    """Statistics that views have read from the layers, by name and position of the layer."""
 
 
 class LayerRow(StyledRow, Protocol):
@@ -116,10 +119,9 @@ class ReportRow:
             return []
         by_run = [{_step(snapshot): snapshot["layers"] for snapshot in run.snapshots} for run in self.runs]
         steps = evenly_spaced(sorted(set.intersection(*map(set, by_run))), MAX_MOMENTS)
-        ends = [*map(float, steps[1:]), 1e18]
         return [
-            Moment(step, until, [layers[step] for layers in by_run])
-            for step, until in zip(steps, ends, strict=True)
+            Moment(step, 1e18 if end is None else float(end), [layers[step] for layers in by_run])
+            for step, end in zip_longest(steps, steps[1:])
         ]
 
 

@@ -78,20 +78,26 @@ FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', Helvetica, Arial, s
 
 
 def log_axis(values: Iterable[float | None]) -> dict[str, Any]:
-    """Return the properties of a logarithmic axis: its ticks, and labels such as 0.01 and 1e-3.
+    """Return the properties of a logarithmic y axis: its ticks, and labels such as 0.01 and 1e-3.
+
+    If the values that are visible span less than two decades, there are ticks between the powers of ten.
 
     Args:
-        values: The values that the axis shows, of which those above 0 count. If they span less than two
-            decades, the axis has ticks between the powers of ten.
+        values: All values of the figure, of which those above 0 count.
     """
-    positive = [value for value in values if value and 0 < value < math.inf]
-    decades = math.log10(max(positive) / min(positive)) if positive else 0.0
     # Superscripts would be nicer, but few fonts have all of them.
     label = "0.01 <= datum.value && datum.value < 1e4 ? format(datum.value, '~g') :"
     label += " replace(format(datum.value, '~e'), 'e+', 'e')"
-    factors = range(1, 10) if decades < 0.7 else (1, 2, 5) if decades < 2 else (1,)
-    ticks = [float(f"{factor}e{power}") for power in range(-45, 38) for factor in factors]
-    return {"values": ticks, "tickCount": 12, "labelExpr": label}
+    exponents = [math.floor(math.log10(value)) for value in values if value and 0 < value < math.inf]
+    # Ratios to a baseline are shown on the same axis, and are most often close to 1.
+    near = range(min([-2, *exponents]), max([2, *exponents]) + 1)
+    fine, medium, coarse = (
+        f"[{', '.join(f'{factor}e{power}' for power in powers for factor in factors)}]"
+        for powers, factors in ((near, range(1, 10)), (near, (1, 2, 5)), (range(-45, 38), (1,)))
+    )
+    decades = "abs(log(domain('y')[1] / domain('y')[0])) / LN10"
+    ticks = f"{decades} < 0.7 ? {fine} : {decades} < 2 ? {medium} : {coarse}"
+    return {"values": {"expr": ticks}, "tickCount": 12, "labelExpr": label}
 
 
 def text_width(text: str, font_size: float) -> float:

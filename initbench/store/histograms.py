@@ -46,7 +46,7 @@ def parse_histogram(record: Mapping[str, Any]) -> Histogram:
     else:
         low, high = record["span"]
         width = (high - low) / len(counts)
-        edges = [*(low + width * i for i in range(len(counts))), float(high)]
+        edges = [low + width * i for i in range(len(counts))] + [float(high)]
     return Histogram(edges, counts, int(record["below"]), int(record["above"]), int(record["nan"]))
 
 

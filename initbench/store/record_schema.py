@@ -30,6 +30,8 @@ def is_mapping(**keys: Check) -> Check:
                 continue
             if inner is is_natural and type(number := value.get(key)) is int and 0 <= number <= _MAX_COUNT:
                 continue
+            if inner is _is_number_list and _are_numbers(value.get(key)):
+                continue
             if inner is _is_share and type(number := value.get(key)) is float and 0.0 <= number <= 1.0:
                 continue
             position = f"{path}.{key}" if path else key
@@ -85,15 +87,18 @@ def is_number(value: Any, path: str) -> Iterator[str]:
 
 
 def _is_number_list(value: Any, path: str) -> Iterator[str]:
-    """Check that the value is a list of finite numbers.
+    """Check that the value is a list of finite numbers."""
+    if not _are_numbers(value):
+        yield f"{path} is not a list of numbers"
+
+
+def _are_numbers(value: Any) -> bool:
+    """Return whether the value is a list of finite numbers.
 
     A run has thousands of them, so the types are compared as a set and integers by minimum and maximum.
     """
     kinds = set(map(type, value)) if isinstance(value, list) else {None}
-    if not kinds <= {int, float} or (
-        int in kinds and not -_MAX_COUNT < min(value) <= max(value) < _MAX_COUNT
-    ):
-        yield f"{path} is not a list of numbers"
+    return kinds <= {int, float} and (int not in kinds or -_MAX_COUNT < min(value) <= max(value) < _MAX_COUNT)
 
 
 def is_finite(value: Any, path: str) -> Iterator[str]:

@@ -36,6 +36,9 @@ function overlaps() {
     if (scrolls || !e.checkVisibility()) continue;
     if (e.getBoundingClientRect().right > width + 0.5) found.push(`${describe(e)} overflows`);
   }
+  for (const table of document.querySelectorAll("section > .scroll")) {
+    if (width >= 800 && table.scrollWidth > table.clientWidth) found.push(`${table.ariaLabel} is cut off`);
+  }
   if (document.documentElement.scrollWidth > width) found.push("the page scrolls sideways");
   return found;
 }

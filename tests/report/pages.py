@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-VOID = {"meta", "link", "input", "br", "img"}
+VOID = {"meta", "link", "wbr", "input", "br", "img"}
 
 
 @dataclass

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,13 @@ from initbench.analysis.process_map import background_processes
 from initbench.render.compare.display_options import View
 from initbench.report import drawing
 from initbench.report.build import build_page, figures_of
-from initbench.report.drawing import PictureDrawer, _first_view, script_library, static_picture
+from initbench.report.drawing import MAX_MARKS, PictureDrawer, first_view, script_library, static_picture
 from initbench.report.figure import ReportFigure, to_svg
 from initbench.report.report_runs import ReportRuns, compare_for_report
+from initbench.report.views.depth_profile import depth_figures
+from initbench.report.views.histogram_grid import histogram_figures
 from initbench.store.store import Store, StoredRun
+from tests.report.report_runs import figure_of, report_of, stored_run, two_arms
 
 pytest.importorskip("vl_convert")
 
@@ -40,6 +45,7 @@ def may_fork(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fork although torch is loaded: a new process that only draws takes no lock of torch."""
     monkeypatch.setattr(process_map, "_may_fork", lambda: True)
     monkeypatch.setattr(drawing, "has_engine", lambda: False)
+    monkeypatch.setattr(drawing, "warm_up_engine", str)  # a copy of an engine does not work
     monkeypatch.setattr(drawing, "available_cores", lambda: 2)
 
 
@@ -52,10 +58,10 @@ def _die(_figure: ReportFigure) -> str:
     return ""
 
 
-def test_static_pictures_need_only_the_first_view(figures: list[ReportFigure]) -> None:
+def test_static_pictures_need_only_thefirst_view(figures: list[ReportFigure]) -> None:
     counts = {}
     for figure in figures:
-        first = _first_view(figure)
+        first = first_view(figure)
         counts[figure.key] = (len(list(first.rows())), len(list(figure.rows())))
         assert to_svg(first, legend=False) == to_svg(figure, legend=False)
     fewer = {key for key, (first, all_) in counts.items() if first < all_}
@@ -139,3 +145,35 @@ def test_a_library_that_cannot_be_kept_is_made_again(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize("count", [0, -1])
 def test_without_processes_there_is_no_pool(count: int) -> None:
     assert background_processes(count) is None
+
+
+def test_ticks_of_logarithmic_axes_fit_the_values_that_are_shown() -> None:
+    run = stored_run()
+    for snapshot in run.snapshots:
+        for number, layer in enumerate(snapshot["layers"][:-1]):
+            layer["act"]["std"] = 10.0**-number if snapshot["step"] else 20.0 + 10.0 * number
+    figure = figure_of(depth_figures, report_of([run]), "depth-activation-std")
+    labels = re.findall(r"<text[^>]*>([^<]*)</text>", static_picture(figure))
+    assert "20" in labels
+    assert {"1", "2"} <= set(labels) and "1.0" not in labels  # the layers
+
+
+def test_lines_of_many_records_have_no_marks() -> None:
+    (figure,) = (f for f in depth_figures(report_of(two_arms())) if f.key == "depth-q")
+    few = static_picture(figure)
+    repeated = {name: values * (MAX_MARKS // 2) for name, values in figure.columns.items()}
+    many = static_picture(replace(figure, columns=repeated))
+    assert "mark-symbol" in few and "mark-symbol" not in many
+    assert "mark-line" in many
+
+
+def test_histograms_of_a_static_picture_have_the_shape_of_the_bars() -> None:
+    figure = figure_of(histogram_figures, report_of(two_arms()), "histograms-activation")
+    assert figure.static_spec is not None
+    (outlines,) = (layer["data"]["values"] for layer in figure.static_spec["layer"] if "data" in layer)
+    shown = list(first_view(figure).rows())
+    assert [(each["row"], each["layer"]) for each in outlines] == [(r["row"], r["layer"]) for r in shown]
+    for outline, record in zip(outlines, shown, strict=True):
+        heights = [-float(number) for number in re.findall(r"V(-?[\d.]+)H", outline["outline"])]
+        scale = max(heights) / max(record["shares"])
+        assert heights == pytest.approx([scale * share for share in record["shares"]], abs=0.01)

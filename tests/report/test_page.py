@@ -13,8 +13,8 @@ from initbench.render.compare.display_options import View
 from initbench.report.build import build_page
 from initbench.report.page import _packed
 from initbench.report.report_runs import ReportRuns, compare_for_report
-from initbench.report.views.histogram_grid import BINS, _rebinned
 from initbench.store.store import Store
+from tests.report.report_runs import report_of, stored_run, two_arms
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +59,10 @@ def test_every_row_links_to_its_config(runs: ReportRuns) -> None:
         assert configs[target].summary == f"Config of {cells[0]}"
 
 
-def test_counts_are_spread_evenly_over_new_bins() -> None:
-    counts, outside = _rebinned([32.0, 96.0], [-4.0, 0.0, 4.0], 2.0)
-    assert counts == pytest.approx([1.0] * (BINS // 2) + [3.0] * (BINS // 2))
-    assert outside == pytest.approx(64.0)
-    counts, outside = _rebinned([5.0], [-1.0, 1.0], 4.0)
-    assert sum(counts) == pytest.approx(5.0)
-    assert sum(counts[: BINS * 3 // 8]) == pytest.approx(0.0)
-    assert outside == pytest.approx(0.0)
+def test_a_row_without_finished_runs_is_on_the_page() -> None:
+    report = report_of([*two_arms(), stored_run("late", status="running")])
+    page = build_page(report)
+    (verdict,) = next(section for section in page.sections if section.key == "verdict").tables
+    assert next(cells for cells in verdict.rows if cells[0] == "late")[1] == "not finished"
+    figures = {figure.key: figure for section in page.sections for figure in section.figures}
+    assert set(figures["histograms-activation"].columns["row"]) == {"kaiming", "xavier"}

@@ -22,7 +22,12 @@ from initbench.store.store import Store
 from tests.report.conftest import Opener, OpenPage
 
 HEALTHY, SCRIPT = "healthy \"quoted\" & 'single'", "<script>alert(1)</script>"
-WIDTHS = (360, 800, pytest.param(1600, marks=pytest.mark.slow))
+WIDTHS = (
+    360,
+    800,
+    1040,
+    *(pytest.param(width, marks=pytest.mark.slow) for width in (1000, 1080, 1280, 1600)),
+)
 CHECKS = (Path(__file__).parent / "page_checks.js").read_text(encoding="utf-8")
 
 

@@ -6,6 +6,7 @@ import copy
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,10 +34,16 @@ def histograms(draw: st.DrawFn) -> tuple[list[float], list[float]]:
     return counts, [start + sum(widths[:i]) for i in range(len(counts) + 1)]
 
 
+def rebin(counts: list[float], edges: list[float], reach: float) -> tuple[list[float], float]:
+    """Return the new counts of one histogram, and the sum of the counts outside."""
+    new, outside = _rebinned(np.array([counts]), np.array([edges]), reach)
+    return new[0].tolist(), float(outside[0])
+
+
 @given(histograms(), st.floats(1e-2, 20))
 def test_rebinning_conserves_counts(histogram: tuple[list[float], list[float]], reach: float) -> None:
     counts, edges = histogram
-    new, outside = _rebinned(counts, edges, reach)
+    new, outside = rebin(counts, edges, reach)
     assert len(new) == BINS and min(new) >= 0.0 and outside >= 0.0
     assert math.fsum(new) + outside == pytest.approx(math.fsum(counts), rel=1e-9, abs=1e-6)
     if edges[0] >= -reach and edges[-1] <= reach:
@@ -47,10 +54,20 @@ def test_rebinning_conserves_counts(histogram: tuple[list[float], list[float]], 
 def test_a_bin_moves_to_where_it_lies(position: int, reach: float) -> None:
     size = 2 * reach / BINS
     start = -reach + position * size
-    new, outside = _rebinned([8.0], [start + 0.25 * size, start + 0.75 * size], reach)
+    new, outside = rebin([8.0], [start + 0.25 * size, start + 0.75 * size], reach)
     assert new[position] == pytest.approx(8.0) and outside == pytest.approx(0.0, abs=1e-9)
-    halves, _ = _rebinned([8.0], [start + 0.5 * size, start + 1.5 * size], reach)
+    halves, _ = rebin([8.0], [start + 0.5 * size, start + 1.5 * size], reach)
     assert halves[position] == pytest.approx(4.0)
+
+
+def test_counts_are_spread_evenly_over_new_bins() -> None:
+    counts, outside = rebin([32.0, 96.0], [-4.0, 0.0, 4.0], 2.0)
+    assert counts == pytest.approx([1.0] * (BINS // 2) + [3.0] * (BINS // 2))
+    assert outside == pytest.approx(64.0)
+    counts, outside = rebin([5.0], [-1.0, 1.0], 4.0)
+    assert sum(counts) == pytest.approx(5.0)
+    assert sum(counts[: BINS * 3 // 8]) == pytest.approx(0.0)
+    assert outside == pytest.approx(0.0)
 
 
 @pytest.mark.parametrize("layer", [1, 2, 3])

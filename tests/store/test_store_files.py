@@ -161,3 +161,27 @@ def test_what_a_checkpoint_or_a_manifest_counts_on_is_synced_before(
         before = log[: log.index("sync r-s0-0123456789")]
         assert {"sync metrics.jsonl", "sync weights", "sync run", "name run.json"} <= set(before)
         assert log.index("sync r-s0-0123456789") < named and log[-1] == "sync r-s0-0123456789"
+
+
+JSON_TEXTS = (
+    *(
+        "[0.1, 1e-320, 123456789012345678, 5e22, 2.2250738585072011e-308]",
+        '{"a": 1, "a": 2}',
+        "-0",
+        "[1e999]",
+    ),
+    *('"\\ud83d\\ude80"', "9" * 400, "[[]]", '{"": null, "ü": true}', " [1]\n"),
+)
+
+
+@pytest.mark.parametrize("text", JSON_TEXTS)
+def test_json_is_read_as_by_the_standard_library(text: str) -> None:
+    assert repr(strict_json.loads(text)) == repr(json.loads(text))
+
+
+@pytest.mark.parametrize(
+    "text", ["NaN", "[-Infinity]", "01", "[1,]", "", '"\x01"', "\ufeff1", '"\\ud800"', "9" * 5000]
+)
+def test_what_is_not_strict_json_is_rejected(text: str) -> None:
+    with pytest.raises(ValueError):
+        strict_json.loads(text)

@@ -60,7 +60,7 @@ def batch_norm_figures(report: ReportRuns) -> Iterator[ReportFigure]:
 
 def _depth_records(row: ReportRow, statistic: DepthStatistic) -> Iterator[dict[str, Any]]:
     for moment in row.moments:
-        for position, values in values_by_layer(moment, statistic):
+        for position, values in values_by_layer(moment, statistic).items():
             yield {
                 "row": row.name,
                 "step": moment.step,

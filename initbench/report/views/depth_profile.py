@@ -9,7 +9,7 @@ from typing import Any
 
 from initbench.analysis.stats.summary import summarise_geometric
 from initbench.probing.log_slopes import VANISHING_RATIO
-from initbench.render.text import format_number
+from initbench.render.text import format_number, plural
 from initbench.report.figure import ReportFigure, columns_of, rounded
 from initbench.report.parameters import (
     AT_STEP,
@@ -152,7 +152,7 @@ def _figure(report: LayerReport, statistic: DepthStatistic, records: list[dict[s
 
 def _records(row: LayerRow, statistic: DepthStatistic) -> Iterator[dict[str, Any]]:
     for moment in row.moments:
-        by_position = dict(values_by_layer(moment, statistic))
+        by_position = values_by_layer(moment, statistic)
         limit = rounded(_limit(moment, statistic, by_position))
         expected = _expected(moment, statistic, by_position)
         for position, values in by_position.items():
@@ -173,12 +173,14 @@ def _records(row: LayerRow, statistic: DepthStatistic) -> Iterator[dict[str, Any
             }
 
 
-def values_by_layer(moment: Moment, statistic: DepthStatistic) -> Iterator[tuple[int, list[float]]]:
-    """Yield the positions of the layers with a finite value under every seed, with the values."""
-    for position, layers in enumerate(zip(*moment.layers, strict=False)):
-        values = [value for layer in layers if (value := _finite(statistic.value(layer))) is not None]
-        if values and len(values) == len(layers):
-            yield position, values
+def values_by_layer(moment: Moment, statistic: DepthStatistic) -> Mapping[int, list[float]]:
+    """Return the values under every seed by the position of the layer, where all of them are finite."""
+    if statistic.key not in moment.values:
+        by_run = [[_finite(statistic.value(layer)) for layer in layers] for layers in moment.layers]
+        by_layer = [[value for value in values if value is not None] for values in zip(*by_run, strict=False)]
+        runs = len(by_run)
+        moment.values[statistic.key] = {at: each for at, each in enumerate(by_layer) if len(each) == runs}
+    return moment.values[statistic.key]
 
 
 def _limit(
@@ -207,7 +209,10 @@ def _expected(
     """
     if statistic.theory is None:
         return {}
-    predicted = [recorded_value(layer.get("theory"), statistic.theory) for layer in moment.layers[0]]
+    theories = [layer.get("theory") for layer in moment.layers[0]]
+    if not any(theories):
+        return {}
+    predicted = [recorded_value(theory, statistic.theory) for theory in theories]
     if not statistic.is_theory_ratio:
         return {position: value for position, value in enumerate(predicted) if value is not None}
     last = len(predicted) - 1
@@ -224,7 +229,7 @@ def _expected(
 
 def _band(layer: Layer, statistic: DepthStatistic, nets: int) -> tuple[float | None, float | None]:
     """Return where theory expects the mean over `nets` nets; (None, None) without a band."""
-    if statistic.theory is None or statistic.is_theory_ratio:
+    if statistic.theory is None or statistic.is_theory_ratio or not layer.get("theory"):
         return None, None
     band = recorded_band(layer.get("theory"), statistic.theory, nets)
     if band is None:
@@ -240,15 +245,14 @@ def _takeaway(report: LayerReport, statistic: DepthStatistic) -> str:
         first = next(iter(row.moments), None)
         if first is None:
             continue
-        hidden = [values for position, values in values_by_layer(first, statistic)]
-        means = [statistic.mean(values) for values in hidden]
+        means = [statistic.mean(values) for values in values_by_layer(first, statistic).values()]
         if statistic.is_log and len(means) > 1 and min(means[0], means[-1]) > 0:
             factor = (means[-1] / means[0]) ** (1 / (len(means) - 1))
             sentences.append(f"{row.name}: ×{format_number(factor)} a layer")
         elif means:
             sentences.append(f"{row.name}: at most {100 * max(means):.0f} %")
     more = len(report.rows) - len(sentences)
-    suffix = f"; and {more} more rows" if more > 0 and len(report.rows) > 4 else ""
+    suffix = f"; and {plural(more, 'more row')}" if more > 0 and len(report.rows) > 4 else ""
     return f"At init, {statistic.title.lower()}: {'; '.join(sentences)}{suffix}." if sentences else ""
 
 
@@ -267,7 +271,12 @@ def _spec(
     axis_values = (record[name] for record in records for name in ("value", "limit"))
     axis = log_axis(axis_values) if statistic.is_log else {"format": "%"}
     y = {"field": "shown", "type": "quantitative", "title": statistic.axis, "scale": scale, "axis": axis}
-    x = {"field": "layer", "type": "quantitative", "title": "layer", "axis": {"tickMinStep": 1}}
+    x = {
+        "field": "layer",
+        "type": "quantitative",
+        "title": "layer",
+        "axis": {"tickMinStep": 1, "format": ",d"},
+    }
     x["scale"] = {"zero": False, "nice": False, "padding": 6}
     tooltip = [
         {"field": "row", "title": "row"},
@@ -333,8 +342,16 @@ def _decorations(
         "encoding": {**bounds("least", "most"), **area},
     }
     limit = {
-        "transform": condition("limit"),
-        "mark": {"type": "line", "strokeDash": [1, 3], "strokeWidth": 1.2, "opacity": 0.8},
-        "encoding": {"y": bounds("limit", "limit")["y"], **area},
+        "transform": [
+            *condition("limit"),
+            {"aggregate": [{"op": "max", "field": "limit", "as": "limit"}], "groupby": ["row"]},
+        ],
+        "mark": {"type": "rule", "strokeDash": [1, 3], "strokeWidth": 1.2, "opacity": 0.8},
+        "encoding": {
+            "x": {"value": 0},
+            "x2": {"value": "width"},
+            "y": bounds("limit", "limit")["y"],
+            **area,
+        },
     }
     return [band, theory, seeds, limit]

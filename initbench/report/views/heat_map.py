@@ -40,7 +40,7 @@ def _records(
 ) -> Iterator[dict[str, Any]]:
     """Yield a record for each cell, which reaches from the column of its step to that of the next probe."""
     for moment in row.moments:
-        for position, values in values_by_layer(moment, statistic):
+        for position, values in values_by_layer(moment, statistic).items():
             yield {
                 "row": row.name,
                 "order": order,
@@ -96,7 +96,7 @@ def _takeaway(report: ReportRuns, statistic: DepthStatistic) -> str:
         for moment in (row.moments[0], row.moments[-1]):
             means = [
                 statistic.mean(values)
-                for position, values in values_by_layer(moment, statistic)
+                for position, values in values_by_layer(moment, statistic).items()
                 if moment.layers[0][position]["act"] is not None
             ]
             last, first = (0, -1) if statistic.limit_at == -1 else (-1, 0)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from initbench.render.text import evenly_spaced, format_number
-from initbench.report.figure import ReportFigure, columns_of, rounded
+from initbench.report.figure import STATIC_WIDTHS, ReportFigure, columns_of, rounded
 from initbench.report.panels import MAX_PANELS, PLACES, PanelAxis, panel_notes
 from initbench.report.parameters import AT_STEP, HIDDEN, HIDE_ROWS, LAYER, STEP, selected_layer_rule
 from initbench.report.report_runs import Layer, LayerReport, LayerRow, Moment
@@ -82,9 +84,7 @@ def histogram_figures(report: LayerReport) -> Iterator[ReportFigure]:
         for order, row in enumerate(report.rows):
             records += _records(row, order, quantity, max_moments)
         if records:
-            deepest = max(
-                (len(_drawable(m, quantity)) for row in report.rows for m in row.moments), default=0
-            )
+            deepest = max(len(_drawable(m, quantity)) for row in report.rows for m in row.moments)
             if deepest > MAX_LAYERS:
                 notes.append(f"{MAX_LAYERS} of up to {deepest} layers are drawn, evenly spaced.")
             notes += panel_notes(report.names)
@@ -98,22 +98,24 @@ def histogram_figures(report: LayerReport) -> Iterator[ReportFigure]:
 def _figure(
     report: LayerReport, quantity: HistogramQuantity, records: list[dict[str, Any]], notes: list[str]
 ) -> ReportFigure:
-    axis = (
+    scaling = (
         f"Each column is scaled to the widest layer of its row at this probe (±{_REACH:g} root mean squares)."
         if quantity.is_scaled
         else "All columns share one axis."
     )
     theory = f" Dashed: {_CURVES[quantity.key]}" if _has_theory(records) else ""
     has_zeros = any(record["zeros"] for record in records)
+    axes = _Axes(quantity, records, len(report.rows))
     zeros = "; the grey bar on the left is the share of exact zeros, from 0 to 1" if has_zeros else ""
     return ReportFigure(
         key=f"histograms-{quantity.key}",
         title=f"{quantity.title}, layer by layer",
         takeaway=_takeaway(report, quantity),
         caption=f"Histograms of the {quantity.title.lower()} on the probe batch, one seed of each row"
-        f" ({report.provenance}). Bars have the height of the fullest bin{zeros}. {axis}{theory}",
+        f" ({report.provenance}). Bars have the height of the fullest bin{zeros}. {scaling}{theory}",
         columns=columns_of(records, _COLUMNS),
-        spec=_spec(report, quantity, records),
+        spec=_spec(report, axes, _bar_marks(axes)),
+        static_spec=_spec(report, axes, _outline_marks(axes)),
         size="full",
         named_rows=report.names[:MAX_PANELS],
         name_space=0.85 / len(report.names[:MAX_PANELS]),
@@ -135,17 +137,14 @@ def _records(
 ) -> Iterator[dict[str, Any]]:
     steps = set(evenly_spaced([moment.step for moment in row.moments], max_moments))
     moments = [moment for moment in row.moments if moment.step in steps]
-    ends = [*(float(moment.step) for moment in moments[1:]), 1e18]
-    for moment, until in zip(moments, ends, strict=True):
-        reach = _axis_reach(moment, quantity) if quantity.is_scaled else None
+    for moment, following in zip_longest(moments, moments[1:]):
+        until = 1e18 if following is None else float(following.step)
         layers = {layer["index"]: layer for layer in _drawable(moment, quantity)}
+        reach = _axis_reach(layers.values(), quantity) if quantity.is_scaled else None
         indices = evenly_spaced(sorted(layers), MAX_LAYERS)
         spacing = (indices[-1] - indices[0]) / (len(indices) - 1) if len(indices) > 1 else 1.0
-        for index in indices:
-            layer = layers[index]
-            histogram = parse_histogram(layer[quantity.section]["histogram"])
-            zeros = _zero_share(layer, quantity, histogram)
-            record = _bars(histogram, zeros, reach) if _has_scale(histogram) else _no_bars(zeros)
+        for index, record in zip(indices, _bars([layers[i] for i in indices], quantity, reach), strict=True):
+            theory = _theory(layers[index], quantity, row.activation, record, reach or 1.0)
             yield {
                 "row": row.name,
                 "order": order,
@@ -154,68 +153,50 @@ def _records(
                 "layer": index,
                 "spacing": rounded(spacing),
                 **record,
-                "theory": _theory(layer, quantity, row.activation, record, reach or 1.0),
-                "zeros": rounded(zeros),
+                "theory": theory,
             }
+
+
+def _axis_reach(layers: Iterable[Layer], quantity: HistogramQuantity) -> float | None:
+    """Return half the width of the axis of a row at a probe: that of its widest layer.
+
+    Training changes the widths, so that one axis for all probes would leave most of them as thin lines. None
+    if no layer has a scale.
+    """
+    ranges = (histogram_range(layer[quantity.section]["histogram"]) for layer in layers)
+    return max((high for low, high in ranges if low < high), default=None)
+
+
+def _bars(
+    layers: Sequence[Layer], quantity: HistogramQuantity, reach: float | None
+) -> Iterator[dict[str, Any]]:
+    """Yield the bins of each layer of a net on the axis of its column, without exact zeros.
+
+    Shares are relative to the fullest bin, in percent; `top` is the share of all entries in that bin.
+
+    Args:
+        layers: The layers, whose histograms have equally many bins.
+        quantity: What the histograms count.
+        reach: Half the width of a scaled axis; None to keep the bins of the histograms.
+    """
+    histograms = [parse_histogram(layer[quantity.section]["histogram"]) for layer in layers]
+    zeros = list(map(partial(_zero_share, quantity), layers, histograms))
+    scaled = [i for i, histogram in enumerate(histograms) if _has_scale(histogram)]
+    bars = _shares([histograms[i] for i in scaled], [zeros[i] for i in scaled], reach)
+    for histogram, share in zip(histograms, zeros, strict=True):
+        yield {**(next(bars) if _has_scale(histogram) else _no_bars(share)), "zeros": rounded(share)}
 
 
 def _has_scale(histogram: Histogram) -> bool:
     return histogram.edges[0] < histogram.edges[-1]
 
 
-def _zero_share(layer: Layer, quantity: HistogramQuantity, histogram: Histogram) -> float:
+def _zero_share(quantity: HistogramQuantity, layer: Layer, histogram: Histogram) -> float:
     """Return the share of exact zeros; for pre-activations with a scale, where it is unknown, 0."""
     if not _has_scale(histogram):
         return sum(histogram.counts) / histogram.total if histogram.total else 0.0
     value = layer[quantity.section].get("zero_fraction") if quantity.section != "pre" else 0.0
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
-
-
-def _axis_reach(moment: Moment, quantity: HistogramQuantity) -> float | None:
-    """Return half the width of the axis of a row at a probe: that of its widest layer.
-
-    Training changes the widths, so that one axis for all probes would leave most of them as thin lines. None
-    if no layer has a scale.
-    """
-    ranges = (histogram_range(layer[quantity.section]["histogram"]) for layer in _drawable(moment, quantity))
-    return max((high for low, high in ranges if low < high), default=None)
-
-
-def _bars(histogram: Histogram, zeros: float, reach: float | None) -> dict[str, Any]:
-    """Return the bins of a histogram on the axis of its column, without exact zeros.
-
-    Shares are relative to the fullest bin, in percent; `top` is the share of all entries in that bin.
-
-    Args:
-        histogram: The histogram, whose first edge is lower than its last.
-        zeros: Share of exact zeros. On a scaled axis they are in the middle bin, however its edge is rounded.
-        reach: Half the width of a scaled axis; None to keep the bins of the histogram.
-    """
-    total = max(1, histogram.total)
-    counts = np.array(histogram.counts, dtype=np.float64)
-    edges = histogram.edges
-    if zeros:
-        at_zero: int | None = len(counts) // 2
-        if reach is None:
-            at_zero = next((i for i in range(len(counts)) if edges[i] <= 0.0 < edges[i + 1]), None)
-        if at_zero is not None:
-            counts[at_zero] = max(0.0, counts[at_zero] - round(zeros * total))
-    outside: float = histogram.below + histogram.above + histogram.nan
-    low, width = edges[0], (edges[-1] - edges[0]) / len(counts)
-    if reach is not None:
-        counts, lost = _rebinned(counts, edges, reach)
-        outside += lost
-        low, width = -1.0, 2.0 / BINS
-    top = float(counts.max())
-    shares = np.rint(100 * counts / top) if top else counts
-    shares[(shares == 0) & (counts > 0)] = 1
-    return {
-        "low": rounded(low),
-        "width": rounded(width),
-        "shares": shares.astype(int).tolist(),
-        "outside": rounded(outside / total),
-        "top": top / total,
-    }
 
 
 def _no_bars(zeros: float) -> dict[str, Any]:
@@ -229,18 +210,66 @@ def _no_bars(zeros: float) -> dict[str, Any]:
     }
 
 
+def _shares(
+    histograms: Sequence[Histogram], zeros: Sequence[float], reach: float | None
+) -> Iterator[dict[str, Any]]:
+    """Yield the bins of histograms with a scale, all at once, as there are thousands.
+
+    Args:
+        histograms: The histograms, with equally many bins.
+        zeros: Their shares of exact zeros. On a scaled axis they are in the middle bin, however its edge is
+            rounded.
+        reach: Half the width of a scaled axis; None to keep the bins of the histograms.
+    """
+    if not histograms:
+        return
+    edges = np.array([histogram.edges for histogram in histograms])
+    counts = np.array([histogram.counts for histogram in histograms], dtype=np.float64)
+    totals = np.array([max(1, histogram.total) for histogram in histograms], dtype=np.float64)
+    outside = np.array([each.below + each.above + each.nan for each in histograms], dtype=np.float64)
+    at_zero = (edges[:, :-1] <= 0.0) & (edges[:, 1:] > 0.0)
+    if reach is not None:
+        at_zero = np.zeros_like(at_zero)
+        at_zero[:, counts.shape[1] // 2] = True
+    counts -= at_zero * np.minimum(counts, np.rint(np.array(zeros) * totals)[:, None])
+    lows, widths = edges[:, 0], (edges[:, -1] - edges[:, 0]) / counts.shape[1]
+    if reach is not None:
+        counts, lost = _rebinned(counts, edges, reach)
+        outside += lost
+        lows, widths = np.full_like(lows, -1.0), np.full_like(widths, 2.0 / BINS)
+    tops = counts.max(axis=1)
+    shares = np.rint(100 * counts / np.where(tops > 0, tops, 1.0)[:, None])
+    shares[(shares == 0) & (counts > 0)] = 1
+    columns = (lows, widths, shares.astype(int), outside / totals, tops / totals)
+    for low, width, share, beyond, top in zip(*(column.tolist() for column in columns), strict=True):
+        yield {
+            "low": rounded(low),
+            "width": rounded(width),
+            "shares": share,
+            "outside": rounded(beyond),
+            "top": top,
+        }
+
+
 def _rebinned(
-    counts: Sequence[float] | NDArray[np.float64], edges: Sequence[float], reach: float
-) -> tuple[NDArray[np.float64], float]:
-    """Spread counts over BINS equal bins from −reach to reach, each count evenly over its own bin.
+    counts: NDArray[np.float64], edges: NDArray[np.float64], reach: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Spread the counts of histograms over BINS equal bins, each count evenly over its own bin.
+
+    Args:
+        counts: One row for each histogram.
+        edges: The edges of their bins, one more than bins in each row.
+        reach: The new bins go from −reach to reach.
 
     Returns:
-        The new counts, and the sum of the counts outside.
+        The new counts, and for each histogram the sum of the counts outside.
     """
-    below = np.concatenate(([0.0], np.cumsum(counts)))
-    below_new = np.interp(_BIN_NUMBERS * (2.0 * reach / BINS) - reach, edges, below)
-    inside = float(below_new[-1] - below_new[0])
-    return below_new[1:] - below_new[:-1], max(0.0, float(below[-1]) - inside)
+    below = np.zeros_like(edges)
+    np.cumsum(counts, axis=1, out=below[:, 1:])
+    new_edges = _BIN_NUMBERS * (2.0 * reach / BINS) - reach
+    below_new = np.array([np.interp(new_edges, *each) for each in zip(edges, below, strict=True)])
+    inside = below_new[:, -1] - below_new[:, 0]
+    return np.diff(below_new, axis=1), np.maximum(0.0, below[:, -1] - inside)
 
 
 def _theory(
@@ -321,35 +350,45 @@ class _Axes:
     records: Sequence[dict[str, Any]]
     rows: int
 
-    @property
+    @cached_property
     def low(self) -> float:
         """Left end of the part of a row, with space for the bar of the zeros."""
         return float(min(record["low"] - 2.4 * record["width"] for record in self.records))
 
-    @property
+    @cached_property
     def first_bin(self) -> float:
         """Left edge of the first bin."""
         return float(min(record["low"] for record in self.records))
 
-    @property
+    @cached_property
     def high(self) -> float:
         """Right edge of the last bin."""
         return float(max(record["low"] + record["width"] * len(record["shares"]) for record in self.records))
 
-    @property
+    @cached_property
     def panels(self) -> PanelAxis:
         """Part of the x axis that each row has."""
         return PanelAxis(self.low, self.high, self.rows)
 
-    @property
+    @cached_property
     def layers(self) -> list[int]:
         """Numbers of the layers."""
         return sorted({record["layer"] for record in self.records})
 
-    @property
+    @cached_property
     def top(self) -> float:
         """Upper end of the y axis, above the bars of the first layer and the headings."""
         return float(self.layers[0] - 1.5 * max(record["spacing"] for record in self.records))
+
+    @cached_property
+    def bottom(self) -> float:
+        """Lower end of the y axis."""
+        return self.layers[-1] + 0.2 * (self.layers[0] - self.top)
+
+    @property
+    def height(self) -> int:
+        """Height of the figure in pixels."""
+        return max(140, 28 * len(self.layers))
 
     def x(self) -> dict[str, Any]:
         """Return the channel x, whose labels are those of each part."""
@@ -370,10 +409,9 @@ class _Axes:
 
     def y(self, field: str = "layer") -> dict[str, Any]:
         """Return the channel y, on which the first layer is at the top."""
-        bottom = self.layers[-1] + 0.2 * (self.layers[0] - self.top)
         axis = {"values": self.layers, "tickCount": len(self.layers), "labelOverlap": False}
         axis |= {"domain": False, "ticks": False}
-        scale = {"domain": [bottom, self.top], "nice": False, "zero": False}
+        scale = {"domain": [self.bottom, self.top], "nice": False, "zero": False}
         return {"field": field, "type": "quantitative", "title": "layer", "scale": scale, "axis": axis}
 
     def peak(self, share: str) -> dict[str, Any]:
@@ -383,9 +421,9 @@ class _Axes:
     def bins(self, column: str, height: str) -> list[dict[str, Any]]:
         """Return transforms to one record for each bin, with its position and the peak of its bar."""
         return [
-            {"flatten": [column], "as": [height]},
-            {"window": [{"op": "row_number", "as": "bin"}], "groupby": ["row", "layer", "step"]},
-            {"calculate": "datum.low + datum.width * (datum.bin - 1)", "as": "from"},
+            {"calculate": f"sequence(length(datum.{column}))", "as": "bin"},
+            {"flatten": [column, "bin"], "as": [height, "bin"]},
+            {"calculate": "datum.low + datum.width * datum.bin", "as": "from"},
             {"calculate": "datum.from + datum.width", "as": "to"},
             {"calculate": f"datum.from + {self.panels.offset}", "as": "x"},
             # Bars overlap a little, or viewers of pictures would show white lines between them.
@@ -394,35 +432,64 @@ class _Axes:
         ]
 
 
-def _spec(
-    report: LayerReport, quantity: HistogramQuantity, records: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
-    axes = _Axes(quantity, records, len(report.rows))
+def _spec(report: LayerReport, axes: _Axes, bars: dict[str, Any]) -> dict[str, Any]:
+    """Return the specification with these marks of the bins."""
     layers = [
         selected_layer_rule("y"),
-        _bar_marks(axes, row_channels(report.rows, marks="area")),
+        {**bars, "encoding": {**bars["encoding"], **row_channels(report.rows, marks="area")}},
         _zero_marks(axes),
         _heading_marks(axes),
     ]
     return {
-        "height": max(140, 28 * len(axes.layers)),
+        "height": axes.height,
         "params": [HIDDEN, STEP, LAYER],
         "transform": [
             HIDE_ROWS,
             AT_STEP,
             *PLACES,
         ],
-        "layer": [*layers, _theory_marks(axes)] if _has_theory(records) else layers,
+        "layer": [*layers, _theory_marks(axes)] if _has_theory(axes.records) else layers,
     }
 
 
-def _bar_marks(axes: _Axes, colour: dict[str, Any]) -> dict[str, Any]:
+def _bar_marks(axes: _Axes) -> dict[str, Any]:
+    """Return the histograms with a bar for each bin."""
     position = {"x": axes.x(), "x2": {"field": "x2"}, "y": axes.y(), "y2": {"field": "peak"}}
     return {
         "transform": axes.bins("shares", "share"),
         "mark": {"type": "rect", "stroke": None},
-        "encoding": {**position, **colour, "tooltip": _TOOLTIP},
+        "encoding": {**position, "tooltip": _TOOLTIP},
     }
+
+
+def _outline_marks(axes: _Axes) -> dict[str, Any]:
+    """Return the histograms of the first view with one mark for each, which is drawn faster than its bars."""
+    channel = {"field": "outline", "type": "nominal", "scale": None}
+    return {
+        "data": {"values": list(_outlines(axes))},
+        # A path is drawn in its own units if the size of the mark is 4.
+        "mark": {"type": "point", "size": 4, "filled": True, "opacity": 1},
+        "encoding": {"x": axes.x(), "y": axes.y(), "shape": channel},
+    }
+
+
+def _outlines(axes: _Axes) -> Iterator[dict[str, Any]]:
+    """Yield the place and the outline of each histogram of the first view, in pixels of a static picture."""
+    visible = [each for each in axes.records if each["step"] <= STEP["value"] < each["until"]]
+    orders = sorted({record["order"] for record in visible})[:MAX_PANELS]
+    x_scale = STATIC_WIDTHS["full"] / (axes.panels.stride * min(MAX_PANELS, axes.rows))
+    y_scale = axes.height / (axes.bottom - axes.top)
+    for record in visible:
+        if record["order"] in orders:
+            bar = record["width"] * x_scale
+            peak = record["spacing"] * _HEIGHT * y_scale / 100
+            steps = (f"V{-share * peak:.2f}H{i * bar:.2f}" for i, share in enumerate(record["shares"], 1))
+            yield {
+                "row": record["row"],
+                "layer": record["layer"],
+                "x": record["low"] - axes.low + orders.index(record["order"]) * axes.panels.stride,
+                "outline": f"M0,0{''.join(steps)}V0Z",
+            }
 
 
 def _zero_marks(axes: _Axes) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def _signal(row: ReportRow) -> dict[float, float]:
     first = row.moments[0]
     means = {
         first.layers[0][position]["index"]: _STD.mean(values)
-        for position, values in values_by_layer(first, _STD)
+        for position, values in values_by_layer(first, _STD).items()
     }
     return {layer: math.log10(mean) for layer, mean in means.items() if mean > 0}
 

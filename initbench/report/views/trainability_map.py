@@ -329,7 +329,12 @@ def _profile_figure(
                 {"filter": "datum.value > 0"},
             ],
             "encoding": {
-                "x": {"field": "layer", "type": "quantitative", "title": "layer", "axis": {"tickMinStep": 1}}
+                "x": {
+                    "field": "layer",
+                    "type": "quantitative",
+                    "title": "layer",
+                    "axis": {"tickMinStep": 1, "format": ",d"},
+                }
             },
             "layer": [
                 {
