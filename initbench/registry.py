@@ -140,11 +140,14 @@ class Registry(Generic[E]):
         self._folded.update(dict.fromkeys(map(normalize_name, names), entry.name))
         self._entries[entry.name] = entry
         self._origins[entry.name] = module, line
+        if not _is_built_in(module):
+            _user_entries.add((self.kind, entry.name))
         return entry
 
     def remove(self, name: str) -> None:
         """Remove the entry that has exactly this name."""
         del self._entries[name], self._origins[name]
+        _user_entries.discard((self.kind, name))
         self._folded = {spelling: entry for spelling, entry in self._folded.items() if entry != name}
 
     def _check_free(self, name: str, entry: E, module: str) -> None:
@@ -245,6 +248,8 @@ class Registry(Generic[E]):
         return not _is_built_in(module), module != f"{self._package}.{self._first}", module
 
 
+_user_entries: set[tuple[str, str]] = set()
+"""Kind and name of the entries that code outside of initbench has added."""
 _CUTOFF = 0.5
 """Minimum similarity of a suggested name, from 0 to 1."""
 
@@ -266,6 +271,11 @@ def _registering_statement() -> tuple[str, int]:
     while frame.f_code.co_name != "<module>" and frame.f_back is not None:
         frame = frame.f_back
     return str(frame.f_globals["__name__"]), frame.f_lineno
+
+
+def has_user_entries() -> bool:
+    """Return whether code outside of initbench has added entries to any registry so far."""
+    return bool(_user_entries)
 
 
 def _is_built_in(module: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ NO_GRADIENT = (
     "no gradient reaches them: the pass runs under torch.no_grad or torch.inference_mode, or its output is"
     " detached"
 )
+
+ONE_BY_ONE = "the pass multiplies by them one sample at a time; multiply all samples in one call"
 
 
 @dataclass(frozen=True)
@@ -89,20 +92,38 @@ def coverage_of(trace: TraceResult, records: Sequence[dict[str, Any]]) -> Covera
     for name, why in trace.unseen.items():
         if name not in trace.looked_up and why != UNUSED:
             by_reason.setdefault(why, []).append(name)
+    single = _applied_one_by_one(trace, records)
+    if single:
+        by_reason[ONE_BY_ONE] = sorted(single)
     reached = {
         part
         for use, record in zip(trace.uses, records, strict=True)
         if record["grad"]["pre_q"] is not None
         for part in use.parts
     }
-    measured = len(trace.seen_parameters)
+    measured_names = set(trace.seen_parameters) - single
+    reached -= single
+    measured = len(measured_names)
     return Coverage(
         weights=measured + sum(map(len, by_reason.values())),
         measured=measured,
         with_gradient=len(reached),
-        without_gradient=len(set(trace.seen_parameters) - reached - trace.reached),
+        without_gradient=len(measured_names - reached - trace.reached),
         unseen=tuple((why, tuple(names)) for why, names in by_reason.items()),
     )
+
+
+def _applied_one_by_one(trace: TraceResult, records: Sequence[dict[str, Any]]) -> set[str]:
+    """Return the parameters that a loop multiplies by one sample at a time.
+
+    Each product is a use of its own, so that the statistics of two layers cannot be compared.
+    """
+    vectors: dict[str, list[bool]] = {}
+    for use, record in zip(trace.uses, records, strict=True):
+        of_one_sample = math.prod(use.output_shape) == use.units and record.get("positions", 1.0) < 1.0
+        for part in use.parts:
+            vectors.setdefault(part, []).append(of_one_sample)
+    return {part for part, uses in vectors.items() if len(uses) > 1 and all(uses)}
 
 
 def _join_names(names: Sequence[str]) -> str:

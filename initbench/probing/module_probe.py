@@ -115,8 +115,16 @@ class _RecordCollector:
             self.before_norm[use.index] = self.by_index[use.index]
         positions = self._positions(use, output)
         self.by_index[use.index] = layer_record.start_record(
-            output, use.units_on_axis_1(output), self._detail, positions=positions, bins=self._bins
+            output, self._by_sample(use, output), self._detail, positions=positions, bins=self._bins
         )
+
+    def _by_sample(self, use: WeightUse, x: Tensor) -> Tensor:
+        """Return x as (B, units, …), also if its samples lie behind a leading axis of one entry."""
+        ordered = use.units_on_axis_1(x)
+        later = [axis for axis in range(2, ordered.ndim) if ordered.shape[axis] == self._samples]
+        if len(ordered) == 1 < self._samples and later:
+            return ordered.movedim(later[0], 0)[:, 0]
+        return ordered
 
     def _positions(self, use: WeightUse, output: Tensor) -> float:
         """Return the number of positions per sample and unit; windows of a map count together."""
@@ -125,8 +133,8 @@ class _RecordCollector:
     def activation(self, use: WeightUse, activation_input: Tensor | None, activation_output: Tensor) -> None:
         """Record the statistics of the activation that follows a weight."""
         self.by_index[use.index]["act"] = layer_record.activation_record(
-            None if activation_input is None else use.units_on_axis_1(activation_input.detach()),
-            use.units_on_axis_1(activation_output.detach()),
+            None if activation_input is None else self._by_sample(use, activation_input.detach()),
+            self._by_sample(use, activation_output.detach()),
             None if use.activation is None else use.activation.bound,
             self._detail,
             self._bins,

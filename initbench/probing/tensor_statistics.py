@@ -103,7 +103,12 @@ def quantiles(x: Tensor) -> dict[str, float]:
 
 
 def signal_variance(x: Tensor, q: float) -> float:
-    """Return the variance over samples, averaged over units and positions: the part of q that differs."""
+    """Return the variance over samples, averaged over units and positions: the part of q that differs.
+
+    It is NaN for a single sample.
+    """
+    if len(x) < 2:
+        return math.nan
     return _deviation(x, q, x.mean(0, keepdim=True))
 
 

@@ -30,14 +30,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from initbench import trace
+from initbench import plugins, trace
 from initbench.config.registry_fields import leaf_types, registry_fields
 from initbench.config.schema import ExperimentConfig
 from initbench.data.dataset import DATASETS
 from initbench.errors import UsageError
 from initbench.models.families.custom import CustomOptions, require_factory
 from initbench.plugins import file_of, is_same_project
-from initbench.registry import Registry
+from initbench.registry import Registry, has_user_entries
 
 ROOTS = (
     ("initbench.runner.workers.task", "WorkerTask"),
@@ -206,9 +206,16 @@ def entries_of(config: ExperimentConfig, dataset: str) -> frozenset[NamedEntry]:
 
 def plugin_entries(config: ExperimentConfig, dataset: str) -> list[NamedEntry]:
     """Return the entries of plug-ins that the training of a config uses, by kind and name."""
+    if not uses_user_code(config):
+        return []
     _, covered = _closure(entries_of(config, dataset), factory_statements(config))
     entries = (entry for entry in covered if _is_user_module(entry.module))
     return sorted(entries, key=lambda entry: (entry.registry.kind, entry.name))
+
+
+def uses_user_code(config: ExperimentConfig) -> bool:
+    """Return whether code outside of initbench may take part in the training of a config."""
+    return isinstance(config.model, CustomOptions) or plugins.are_available() or has_user_entries()
 
 
 def is_numerical(module: str) -> bool:

@@ -148,14 +148,15 @@ def _measure_forward_cost(net: _NetworkKey) -> ForwardCost:
     for module in layers:
         module.register_forward_hook(count)
     # This is a real pass of one sample: it takes less time than an update, and on the device "meta" torch
-    # would first load its compiler.
+    # would first load its compiler, as it would to move the tensors of the net from there.
     require_memory(4 * numbers, "the net of a config", "choose a smaller model.width or model.depth")
-    network.to_empty(device="cpu")
-    for tensor in (*network.parameters(), *network.buffers()):
-        tensor.detach().zero_()
+    tensors = {
+        name: torch.zeros(tensor.shape, dtype=tensor.dtype)
+        for name, tensor in (*network.named_parameters(), *network.named_buffers())
+    }
     try:
         with torch.inference_mode():
-            network.eval()(torch.zeros(1, *net.form.shape))
+            network.eval().logits(tensors, torch.zeros(1, *net.form.shape))
     except RuntimeError:  # the net expects samples of another shape
         return ForwardCost(numbers, 0, len(layers), numbers)
     return ForwardCost(sum(products), sum(outputs), len(layers), numbers)

@@ -20,7 +20,7 @@ from initbench.data.locate import ResolvedDataset
 from initbench.models.network import FAMILIES, Mode
 from initbench.pretrain.autoencoder import options_of
 from initbench.pretrain.weight_sources import WeightSource
-from initbench.runner.code_fingerprint import code_fingerprint
+from initbench.runner.fingerprint_cache import cached_code_fingerprint
 from initbench.store import strict_json
 from initbench.train.cohort import EVALUATION_CHUNK
 
@@ -65,7 +65,7 @@ def experiment_identity(
             "precision": config.train.precision,
             "mode": training_mode(config, device),
             "torch": str(torch.__version__),
-            "code": code_fingerprint(config, resolved.located.name),
+            "code": cached_code_fingerprint(config, resolved.located.name),
         },
         None if origin is None else origin.sha256,
     )

@@ -20,8 +20,11 @@ def is_wrapped(x: Tensor) -> bool:
 
 
 def varies_between_samples(x: Tensor) -> bool:
-    """Whether x (B, …) differs between samples."""
-    return bool((x.detach() != x.detach()[:1]).any())
+    """Whether x differs between samples, which lie along its first axis of more than one entry."""
+    rows = x.detach()
+    while rows.ndim > 2 and len(rows) == 1:
+        rows = rows[0]
+    return bool((rows != rows[:1]).any())
 
 
 def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:

@@ -97,9 +97,14 @@ class WeightUse:
         return self.factor if self.contraction is None else self.contraction.weight_rows(self.factor)
 
     def units_on_axis_1(self, x: Tensor) -> Tensor:
-        """Return x as (B, units, …) if an axis with that many units can be identified, else x."""
+        """Return x as (B, units, …) if an axis with that many units can be identified, else x.
+
+        A vector counts as one sample.
+        """
         if self.contraction is not None and self.output_shape == x.shape:
             return self.contraction.units_second(x)
+        if x.ndim == 1:
+            return x[None]
         axes = [axis for axis in (self.axis, -1, 1) if x.ndim > 1 and x.shape[axis] == self.units]
         return x.movedim(axes[0], 1) if axes else x
 

@@ -91,6 +91,11 @@ class _OperationRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.is_repeatable = True
         self._bytes = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Return False, since torch would import its compiler to skip it, which takes a second."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Execute and record an operation."""
         kwargs = kwargs or {}

@@ -54,7 +54,7 @@ def test_healthy_nets_lie_in_the_band(probed: Any) -> None:
 
 
 def test_the_misprint_is_predicted_to_double_q_in_every_layer(probed: Any) -> None:
-    layers = probed("init.scheme=kaiming_misprint", "model.depth=20")["layers"]
+    layers = probed("init.scheme=kaiming_misprint", "model.depth=20", "seeds=1")["layers"]
     q = [layer["predicted"]["q"] for layer in layers]
     assert all(after / before == pytest.approx(2.0, rel=1e-2) for before, after in pairwise(q))
 
@@ -122,7 +122,7 @@ def test_why_theory_has_no_word(
 
 
 def test_a_sick_net_is_explained(probed: Any) -> None:
-    finding = probed("model.depth=40", "init.scheme=xavier_normal")["diagnosis"][0]
+    finding = probed("model.depth=40", "model.width=64", "init.scheme=xavier_normal")["diagnosis"][0]
     assert finding["code"] == "vanishing_forward" and finding["seeds"] == 4
     assert "init.scheme=kaiming_normal" in finding["message"]
 
@@ -144,7 +144,7 @@ def test_several_configs_are_probed_one_after_another(initbench: Any, repository
     files = [str(repository / "configs" / f"{name}.yaml") for name in names]
     document = json.loads(initbench("probe", *files, *SMALL, "--json").out)
     assert [one["experiment"] for one in document["probes"]] == list(names)
-    out = initbench("probe", *files, *SMALL).out
+    out = initbench("probe", *files, *SMALL, "seeds=1").out
     assert out.index("tanh_xavier") < out.index("relu_kaiming")
     said = initbench("probe", *files, "--depths", "3,4")
     assert said.code == 2 and "one config at a time" in said.err
@@ -161,7 +161,7 @@ def test_depths_are_compared_in_rows(initbench: Any, repository: Any) -> None:
     arguments = ("probe", config, *[word for word in SMALL if "depth" not in word], "--depths", "3,30")
     document = json.loads(initbench(*arguments, "--json").out)
     assert [(one["depth"], len(one["layers"])) for one in document["depths"]] == [(3, 3), (30, 30)]
-    said = initbench(*arguments).out
+    said = initbench(*arguments, "model.width=64", "seeds=1").out
     rows = {line.split()[0]: line for line in said.splitlines() if line and line.split()[0] in ("3", "30")}
     assert rows["3"].endswith("healthy") and "vanishing_forward" in rows["30"]
 

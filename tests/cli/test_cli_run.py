@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 import torch
 import yaml
+from jsonschema import Draft202012Validator, ValidationError
 
 from initbench.cli import run as run_command
 from initbench.errors import InitbenchError
@@ -394,6 +394,11 @@ def schema() -> dict[str, Any]:
     return document
 
 
+@pytest.fixture(scope="module")
+def validator(schema: dict[str, Any]) -> Draft202012Validator:
+    return Draft202012Validator(schema)
+
+
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.y*ml"))
 
 
@@ -417,7 +422,7 @@ def test_the_configs_of_the_first_step_are_there() -> None:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_shipped_config_is_valid_and_named_as_its_file(
-    initbench: Any, schema: dict[str, Any], path: Path
+    initbench: Any, validator: Draft202012Validator, path: Path
 ) -> None:
     said = initbench("validate", path)
     is_lesson = "lessons" in path.parts
@@ -430,7 +435,7 @@ def test_every_shipped_config_is_valid_and_named_as_its_file(
     assert (path.parent / first[1]).resolve() == (root / "docs" / "config.schema.json").resolve()
     document = yaml.safe_load(text)
     assert is_lesson or 2 <= len(document["notes"].strip().splitlines()) <= 3, "the notes say what to look at"
-    jsonschema.validate(document, schema)
+    validator.validate(document)
 
 
 @pytest.mark.parametrize(
@@ -448,11 +453,11 @@ def test_every_shipped_config_is_valid_and_named_as_its_file(
         {"kind": "other"},
     ],
 )
-def test_the_schema_refuses_what_is_broken(schema: dict[str, Any], broken: dict[str, Any]) -> None:
+def test_the_schema_refuses_what_is_broken(validator: Draft202012Validator, broken: dict[str, Any]) -> None:
     valid = {"kind": "experiment", "name": "x", "seeds": 1, "train": {"lr": 0.1}}
-    jsonschema.validate(valid, schema)
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**valid, **broken}, schema)
+    validator.validate(valid)
+    with pytest.raises(ValidationError):
+        validator.validate({**valid, **broken})
 
 
 def test_schema_prints_it_and_the_docs_hold_it(
@@ -461,7 +466,7 @@ def test_schema_prints_it_and_the_docs_hold_it(
     said = initbench("schema")
     assert said.code == 0
     assert json.loads(said.out) == schema
-    jsonschema.Draft202012Validator.check_schema(schema)
+    Draft202012Validator.check_schema(schema)
     shipped = repository / "docs" / "config.schema.json"
     if shipped.is_file():
         assert shipped.read_text(encoding="utf-8") == said.out, "run make docs"

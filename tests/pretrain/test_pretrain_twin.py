@@ -176,10 +176,17 @@ def decode(op: nn.Module, code: Tensor, own: Any, weight: Tensor, bias: Tensor, 
 
 
 def jacobian_norm(layer: nn.Module, given: Tensor) -> Tensor:
-    """Mean over the samples of ‖∂layer/∂x‖², entry by entry of what autograd gives."""
-    whole = torch.autograd.functional.jacobian(layer, given, create_graph=True)  # (B, U, B, D)
-    own = torch.stack([whole[i, :, i] for i in range(len(given))])
-    return own.square().sum((1, 2)).mean()
+    """Mean over the samples of ‖∂layer/∂x‖², entry by entry of what autograd gives.
+
+    No output of these layers depends on two samples, so the gradients of the sum are those of each sample.
+    """
+
+    def summed(x: Tensor) -> Tensor:
+        result: Tensor = layer(x).sum(0)
+        return result
+
+    by_unit = torch.autograd.functional.jacobian(summed, given, create_graph=True)  # (U, B, D)
+    return by_unit.square().sum((0, 2)).mean()
 
 
 # A bias that ghost batches take away again has a gradient of nothing but rounding, which Adam makes steps of.

@@ -109,5 +109,5 @@ def test_torch_and_the_code_change_it(make_config: Any, monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr(torch, "__version__", "9.9.9")
         assert run_id(make_config()) != before
-    monkeypatch.setattr(run_identity, "code_fingerprint", lambda _config, _dataset: "other")
+    monkeypatch.setattr(run_identity, "cached_code_fingerprint", lambda _config, _dataset: "other")
     assert run_id(make_config()) != before

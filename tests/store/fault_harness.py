@@ -18,6 +18,7 @@ import pytest
 
 from initbench.analysis.run_summary import decode_summary, summarise_run
 from initbench.cli.main import run_command
+from initbench.determinism import one_thread
 from initbench.runner import runner
 from initbench.store import strict_json
 from initbench.store.merging import RESULT_KEYS
@@ -204,8 +205,11 @@ def state(root: Path) -> dict[str, Any]:
 
 @contextmanager
 def conditions() -> Iterator[None]:
-    """A checkpoint after every update, and nothing that depends on the time."""
-    with pytest.MonkeyPatch.context() as patch:
+    """A checkpoint after every update, nothing that depends on the time, and one thread.
+
+    A forked process lacks the OpenMP threads of its parent, and would wait for them forever.
+    """
+    with pytest.MonkeyPatch.context() as patch, one_thread():
         patch.setattr(runner, "CHECKPOINT_SECONDS", 0.0)
         yield
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 import yaml
+from jsonschema import Draft202012Validator, ValidationError
 
 from initbench.config.study import Lesson, Range
 from initbench.errors import ConfigError, UnknownNameError
@@ -226,12 +226,12 @@ def test_experiments_and_lessons_are_told_apart(initbench: Any, write: Write, re
 def test_the_json_schema_takes_lessons(write: Write):
     from initbench.config.json_schema import json_schema
 
-    schema = json.loads(json_schema())
+    validator = Draft202012Validator(json.loads(json_schema()))
     good = yaml.safe_load(GOOD)
-    jsonschema.validate({**good, "arms": {"a": {}}, "tune": {"train.lr": [0.1, 0.2]}}, schema)
+    validator.validate({**good, "arms": {"a": {}}, "tune": {"train.lr": [0.1, 0.2]}})
     for wrong in ({"claims": []}, {"base": {"name": "x"}}, {"tune": {"train.lr": 3}}, {"questions": "x"}):
-        with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate({**good, "arms": {"a": {}}, **wrong}, schema)
+        with pytest.raises(ValidationError):
+            validator.validate({**good, "arms": {"a": {}}, **wrong})
 
 
 def test_hidden_layers_are_counted_without_drawing_a_net(make_config: Any):

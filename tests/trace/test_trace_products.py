@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import initbench
 from initbench.probing.module_probe import ModuleProbe, probe_module
 
 Product = Callable[[Tensor, Tensor], Tensor]
@@ -19,6 +20,7 @@ IN_OUT: dict[str, Product] = {
     "matmul": torch.matmul,
     "linalg.matmul": torch.linalg.matmul,
     "mm": torch.mm,
+    "with a leading axis": lambda x, w: F.linear(x[None, None], w.T)[0, 0],
     "addmm": lambda x, w: torch.addmm(x.new_zeros(8), x, w),
     "left": lambda x, w: (w.T @ x.T).T,
     "scaled": lambda x, w: 0.5 * x @ (2.0 * w),
@@ -87,9 +89,30 @@ def test_a_product_shows_what_a_linear_layer_does(product: Product, is_out_in: b
     scale = float((use.rows[0, 0] / linear.rows[0, 0]).detach())  # 2 where the weight was doubled
     assert torch.allclose(use.rows, scale * linear.rows)
     assert shown.trace.unseen == {}
+    assert use.was_constant == linear.was_constant
     assert shown.coverage.is_complete
     assert use.activation is not None
     assert use.activation.label == "tanh"
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        OUT_IN["mv"],
+        lambda x, w: torch.stack([F.linear(row, w) for row in x]),
+        lambda x, w: torch.cat([row[None] @ w.T for row in x]),
+    ],
+    ids=["mv", "linear", "@"],
+)
+def test_a_net_that_takes_one_sample_at_a_time_is_not_healthy(product: Product) -> None:
+    weight = 1e-4 * torch.randn(8, 6, generator=torch.Generator().manual_seed(2))
+    torch.manual_seed(1)
+    shown = initbench.probe(Written(product, weight), batch()[0])
+    coverage = shown.survey.coverage
+    assert (coverage.measured, coverage.weights) == (1, 2)
+    assert not shown.healthy
+    assert "one sample at a time" in coverage.verdict
+    assert [finding.code for finding in shown.findings] == []  # no variance over samples, so none is lost
 
 
 Several = Callable[[Tensor, Tensor, Tensor], Tensor]

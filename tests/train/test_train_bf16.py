@@ -34,7 +34,7 @@ def config_of(
 ) -> ExperimentConfig:
     config: ExperimentConfig = make_config(
         model={"depth": 4, "width": width, "norm": norm, "activation": activation},
-        train={"steps": 8, "batch_size": BATCH, "eval_every": 5, **OPTIMIZERS["momentum"], **more}
+        train={"steps": 4, "batch_size": BATCH, "eval_every": 4, **OPTIMIZERS["momentum"], **more}
         | {"precision": "bf16"},
     )
     return config
@@ -61,7 +61,7 @@ def test_nor_with_any_activation_where_runs_are_stacked(
         assert_size_changes_nothing(config)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     width=st.integers(14, 300),
     batch_size=st.integers(16, 150),

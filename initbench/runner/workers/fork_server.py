@@ -16,8 +16,8 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 
 from initbench.machine import available_cores
 
-PRELOADED = "initbench.runner.workers.process_pool"
-"""Module that the server imports, with everything that training needs."""
+PRELOADED = "initbench.runner.workers.preloaded"
+"""Module that the server imports."""
 _SAFE_PATH = "PYTHONSAFEPATH"
 
 
