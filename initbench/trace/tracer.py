@@ -84,7 +84,9 @@ class Tracer(TorchFunctionMode):
                 ordered = in_order(origin.frontier)
                 self._found.heads += [use for use in ordered if use not in self._found.heads]
         for name, parameter in parameters.items():
-            if parameter.ndim > 1 and name not in self._seen:
+            if parameter.ndim < 2:  # no matrix, though it may have been added to one
+                self._found.unseen.pop(name, None)
+            elif name not in self._seen:
                 self._found.unseen.setdefault(name, UNUSED)
         for use in self._found.uses:
             use.looked_up = any(part in self._looked_up for part in use.parts)

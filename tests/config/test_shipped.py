@@ -99,17 +99,26 @@ def test_weights_beside_a_config_are_found_and_names_of_runs_are_not_taken_for_f
 @pytest.mark.slow
 def test_a_wheel_brings_its_configs_templates_and_data_files(tmp_path):
     source = tmp_path / "source"
-    ignored = shutil.ignore_patterns(
-        ".*", "runs", "build", "*.egg-info", "__pycache__", "tests", "benchmarks"
-    )
-    shutil.copytree(ROOT, source, ignore=ignored, symlinks=True)
+    command = [
+        "git",
+        "ls-files",
+        "initbench",
+        "configs",
+        "*.toml",
+        "setup.py",
+        "MANIFEST.in",
+        "README.md",
+        "LICENSE",
+    ]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    for file in listed:
+        (source / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / file, source / file)
     command = [sys.executable, "-m", "pip", "wheel", str(source), "--no-deps", "-q", "-w", str(tmp_path)]
     subprocess.run(command, check=True, env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    files = subprocess.run(
-        ["git", "ls-files", "initbench", "configs"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
+    files = [file for file in listed if file.startswith(("initbench/", "configs/"))]
     expected = {f"initbench/{file}" if file.startswith("configs") else file for file in files}
     assert any(file.endswith(".py.template") for file in expected)
     assert expected <= names, expected - names

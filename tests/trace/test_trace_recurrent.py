@@ -253,3 +253,28 @@ def test_without_a_cure_none_is_advised() -> None:
     net.layer = nn.utils.parametrizations.weight_norm(net.layer, "weight_hh_l0")
     (finding,) = [f for f in initbench.probe(net, torch.randn(32, 8, 8)).findings if f.code == "saturated"]
     assert "Try" not in finding.message
+
+
+class WrittenOut(nn.Module):
+    """A GRU as users write it; its first state is constant, so that the first products are too."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.from_input = nn.ModuleList(nn.Linear(8, width) for _ in range(3))
+        self.from_state = nn.ModuleList(nn.Linear(width, width) for _ in range(3))
+        self.head = nn.Linear(width, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(len(x), self.head.in_features)
+        for v in x.unbind(1):
+            update, reset = (torch.sigmoid(self.from_input[k](v) + self.from_state[k](h)) for k in (0, 1))
+            new = torch.tanh(self.from_input[2](v) + reset * self.from_state[2](h))
+            h = (1 - update) * new + update * h
+        return self.head(h)
+
+
+def test_a_bias_that_is_multiplied_by_a_gate_is_no_weight_that_was_not_seen() -> None:
+    torch.manual_seed(0)
+    shown = initbench.probe(WrittenOut(), torch.randn(12, 5, 8))
+    assert (shown.survey.coverage.measured, shown.survey.coverage.weights) == (7, 7)
+    assert shown.healthy
