@@ -85,7 +85,10 @@ def test_the_table_holds_every_code_that_a_change_can_cure() -> None:
     assert {code for _, code in CURED_BY} | WITHOUT_A_CHANGE == {code.name for code in CODES}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name == "misprint" else ()) for name in MODELS],
+)
 def test_what_probe_prints_cures(initbench: Any, config: Any, name: str) -> None:
     path = config(name)
     said = initbench("probe", path, "seeds=3")

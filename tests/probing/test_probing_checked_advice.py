@@ -67,7 +67,13 @@ def advised(message):
     return [partial(apply, call=call, head=head) for call, head in calls]
 
 
-@pytest.mark.parametrize("label", SCALED)
+FAST = ("sin(30)", "0.1·relu", "tanh(0.1x)", "elu(0.5)", "0.5875·silu(1.702x)")
+"""One of each kind: a factor of the inputs, a factor of the outputs, an option, and both factors."""
+
+
+@pytest.mark.parametrize(
+    "label", [pytest.param(label, marks=() if label in FAST else pytest.mark.slow) for label in SCALED]
+)
 def test_factors_and_options_are_part_of_the_activation_and_the_advice_cures(label):
     act, variance = SCALED[label]
     net = Chain(act, variance)
