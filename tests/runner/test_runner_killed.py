@@ -86,14 +86,14 @@ def test_killed_at_any_moment(file: Path, tmp_path: Path) -> None:
     for k in range(10):
         store = Store(tmp_path / f"killed{k}")
         process = subprocess.Popen(command(file, store.root), stdout=subprocess.DEVNULL)
-        until = time.monotonic() + 60
+        until = time.monotonic() + 600
         while process.poll() is None and time.monotonic() < until and at_their_end(store) < k:
             time.sleep(0.02)
         time.sleep(0.01 * (k % 7))
         workers = descendants(process.pid)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        until = time.monotonic() + 60  # a busy machine takes its time
+        until = time.monotonic() + 600  # a busy machine takes its time
         while any(map(lives, workers)) and time.monotonic() < until:
             time.sleep(0.01)
         assert not any(map(lives, workers)), "no orphan"
@@ -111,7 +111,7 @@ def test_killed_in_pretraining(file: Path, tmp_path: Path) -> None:
     go(file, tmp_path / "whole")
     store = Store(tmp_path / "killed")
     process = subprocess.Popen(command(file, store.root), stdout=subprocess.DEVNULL)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 600
     while not (begun := in_pretraining(store)) and time.monotonic() < until:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -123,9 +123,9 @@ def test_killed_in_pretraining(file: Path, tmp_path: Path) -> None:
 
 def test_workers_end_with_a_driver_that_is_killed_while_they_start(file: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(command(file, tmp_path / "runs"), stdout=subprocess.DEVNULL)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 600
     while len(forked_workers(process.pid)) < 2 and time.monotonic() < until:
-        time.sleep(0.002)
+        time.sleep(0.01)
     workers = descendants(process.pid)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

@@ -76,6 +76,15 @@ def contents(store: Store, execution: ExperimentOutcome) -> list[Any]:
     return found
 
 
+MADE = LAYERS * STEPS
+"""Updates of a whole pre-training."""
+
+
+@pytest.mark.parametrize(
+    "moments",
+    [(1, STEPS, MADE, MADE + 4), pytest.param((3, STEPS + 2, MADE + 1), marks=pytest.mark.slow)],
+    ids=["first", "others"],
+)
 @pytest.mark.parametrize(
     ("model", "scheme"),
     [
@@ -85,14 +94,18 @@ def contents(store: Store, execution: ExperimentOutcome) -> list[Any]:
     ],
 )
 def test_a_run_stopped_in_the_middle_of_pre_training_goes_on(
-    make_config: Any, places: Any, monkeypatch: pytest.MonkeyPatch, model: Any, scheme: Any
+    make_config: Any,
+    places: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    model: Any,
+    scheme: Any,
+    moments: tuple[int, ...],
 ) -> None:
     monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", 0.0)
     config = make_config(seeds=2, model=model, init={"scheme": {**SCHEME, **scheme}}, train={"steps": 5})
     whole, cohorts = places("whole"), 2 if model.get("width") == 17 else 1
     expected = contents(whole.store, run_experiment(config, whole, Stopper(), rerun=False))
-    made = LAYERS * STEPS
-    for at in (1, 3, STEPS, STEPS + 2, made, made + 1, made + 4):
+    for at in moments:
         parts = places(f"parts{at}")
         with pytest.raises(Terminated):
             run_experiment(config, parts, Stopper(at), rerun=False)
@@ -100,8 +113,8 @@ def test_a_run_stopped_in_the_middle_of_pre_training_goes_on(
         execution = run_experiment(config, parts, watcher, rerun=False)
         assert contents(parts.store, execution) == expected, at
         # A checkpoint follows every update but the last of a layer; the interrupt comes before its own.
-        kept = max((i for i in range(1, at) if i < made and i % STEPS), default=0)
-        remade = 0 if at > made + 1 else made - kept
+        kept = max((i for i in range(1, at) if i < MADE and i % STEPS), default=0)
+        remade = 0 if at > MADE + 1 else MADE - kept
         if cohorts == 1:
             assert len(watcher.strides) == remade, at
 

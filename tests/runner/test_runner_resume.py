@@ -107,13 +107,16 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 
 
 @pytest.mark.usefixtures("each_step")
-def test_covariate_shift_goes_on_from_the_inputs_measured_before(make_config: Any, places: Any) -> None:
+@pytest.mark.parametrize("moments", [(1, 4, 5), pytest.param((3, 8, 9), marks=pytest.mark.slow)])
+def test_covariate_shift_goes_on_from_the_inputs_measured_before(
+    make_config: Any, places: Any, moments: tuple[int, ...]
+) -> None:
     config = make_config(seeds=2, model={"norm": "batch"}, probe={"covariate_shift": 4})
     whole = places("whole")
     expected = contents(whole.store, run_experiment(config, whole, Stopper(), rerun=False))
     [shifts] = [one for one in expected[0] if isinstance(one, list) and "input_std_drift" in str(one)]
     assert [entry["step"] for entry in shifts] == [1, 5, 9, 13, 17]
-    for at in (1, 3, 4, 5, 8, 9):
+    for at in moments:
         parts = places(f"parts{at}")
         with pytest.raises(Terminated):
             run_experiment(config, parts, Stopper(at), rerun=False)
@@ -203,8 +206,8 @@ sys.exit(run_command(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("moments", [[4], pytest.param(list(range(10)), marks=pytest.mark.slow)])
-def test_killed_at_any_moment(make_config: Any, tmp_path: Path, moments: list[int]) -> None:
+@pytest.mark.slow
+def test_killed_at_any_moment(make_config: Any, tmp_path: Path) -> None:
     """kill -9, which no handler sees; the run goes on in the next process and ends in the same bytes."""
     config = make_config(train={"steps": 300, "eval_every": 20}, model={"norm": "batch"})
     file = tmp_path / "tiny.yaml"
@@ -221,7 +224,7 @@ def test_killed_at_any_moment(make_config: Any, tmp_path: Path, moments: list[in
     ids = [record["run_id"] for record in whole.records()]
     expected = contents(whole, ExperimentOutcome(config, tuple(ids)))
     killed_at = []
-    for k in moments:
+    for k in range(10):
         runs = tmp_path / f"killed{k}"
         process = subprocess.Popen(command(runs), stdout=subprocess.DEVNULL)
         _wait_for_lines(runs / ids[0] / "metrics.jsonl", 1 + k, process)
@@ -232,11 +235,11 @@ def test_killed_at_any_moment(make_config: Any, tmp_path: Path, moments: list[in
         killed_at.append(store.checkpoint_step(ids[0]))
         go(runs)
         assert contents(store, ExperimentOutcome(config, tuple(ids))) == expected, k
-    assert len(set(killed_at)) > len(moments) / 2, "at different moments indeed"
+    assert len(set(killed_at)) > 5, "at different moments indeed"
 
 
 def _wait_for_lines(path: Path, lines: int, process: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 600
     while process.poll() is None and time.monotonic() < until:
         if path.exists() and path.read_bytes().count(b"\n") >= lines:
             return
