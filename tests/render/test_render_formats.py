@@ -283,7 +283,7 @@ def test_odd_names(name: str) -> None:
     assert_unbroken([name, f"{name} too"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.text(max_size=220), min_size=1, max_size=5))
 def test_no_name_breaks_a_table(names: list[str]) -> None:
     assert_unbroken(names)
