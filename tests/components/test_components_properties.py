@@ -29,6 +29,7 @@ FILES = {
     "mnist",
     "fashion_mnist",
     "kmnist",
+    "huggingface",
     "npz",
     "idx",
     "images",

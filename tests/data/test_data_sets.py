@@ -92,6 +92,13 @@ def write_user_files(name: str, root: Path) -> dict[str, str]:
         case "table":
             (root / "own.csv").write_text("a,b\n" + "".join(f"{i},{i % 2}\n" for i in range(20)))
             return {"path": str(root / "own.csv")}
+        case "huggingface":
+            pytest.importorskip("datasets")
+            (root / "own").mkdir()
+            (root / "own" / "train.csv").write_text(
+                "a,label\n" + "".join(f"{i},{i % 2}\n" for i in range(20))
+            )
+            return {"path": str(root / "own")}
         case "tokens":
             (root / "own.txt").write_text("to be or not to be, that is the question\n" * 9)
             return {"path": str(root / "own.txt"), "block": 8}

@@ -17,6 +17,7 @@ from initbench.runner.fingerprint_cache import cached_code_fingerprint
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(fingerprint_cache, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr("initbench.registry._user_entries", set())  # other tests add entries
     return tmp_path / "cache" / "fingerprints.json"
 
 
