@@ -26,6 +26,8 @@ PASSES_PER_UPDATE = 3
 """Matrix products of an update per matrix product of the forward pass."""
 LAYER_WORK = 2_000_000
 """Fixed cost of a layer per update, in multiplications; about 100 µs."""
+MOST_PRODUCTS_PER_SECOND = 1e11
+"""Multiplications in float32 that no current core exceeds in products of 128 × 128."""
 ASSUMED_TRAIN_SAMPLES = 50_000
 """Assumed size of the training split if the budget is in epochs, because the data are not read."""
 PROBE_COST_PER_SAMPLE = 2.5

@@ -23,7 +23,12 @@ from initbench.interrupts import RunsToMark
 from initbench.machine import available_cores
 from initbench.models.model_factory import loaded_factory
 from initbench.runner.batching import choose_cohort_sizes, group_by_step, max_cohort_size, merge_by_program
-from initbench.runner.cost_model import equivalent_updates, measurement_cost, training_cost
+from initbench.runner.cost_model import (
+    MOST_PRODUCTS_PER_SECOND,
+    equivalent_updates,
+    measurement_cost,
+    training_cost,
+)
 from initbench.runner.dataset_cache import DatasetCache
 from initbench.runner.environment import environment_record
 from initbench.runner.pending import PendingExperiment, Run, RunBatch, RunLimits, count_open_batches
@@ -171,12 +176,24 @@ class Runner:
     def _choose_worker_count(self, undertakings: Sequence[PendingExperiment]) -> int:
         """Choose from the measured time of an update of the costliest experiment.
 
-        The times of the other experiments are estimated from the ratio of their costs.
+        The times of the other experiments are estimated from the ratio of their costs. Nothing is measured if
+        all cores pay even on the fastest processor.
         """
         most = max(undertakings, key=lambda pending: training_cost(pending.config))
         together = sum(len(pending.seeds) for pending in undertakings if pending.program == most.program)
         data, mode = self._prepared_data(most), training_mode(most.config, self._workplace.device)
         steps = _steps_per_run(most.config, data)
+        shares = [
+            training_cost(pending.config) / training_cost(most.config) * _remaining_work(pending, steps)
+            for pending in undertakings
+        ]
+        runs = sum(len(pending.seeds) for pending in undertakings)
+        started = "local" in self._crews
+        if most.config.train.precision == "fp32":
+            least = training_cost(most.config) / MOST_PRODUCTS_PER_SECOND * sum(shares)
+            workers = optimal_worker_count(least, runs, mode, started=started)
+            if workers == min(available_cores(), runs):
+                return workers
         try:
             updates = steps + measurement_cost(most.config, data, steps)
             seconds = updates * time_one_update(most.config, data, mode, together)
@@ -184,12 +201,7 @@ class Runner:
             raise
         except Exception:  # fails in training too, where the error is stored with the runs
             return 1
-        shares = [
-            training_cost(pending.config) / training_cost(most.config) * _remaining_work(pending, steps)
-            for pending in undertakings
-        ]
-        runs = sum(len(pending.seeds) for pending in undertakings)
-        return optimal_worker_count(seconds * sum(shares), runs, mode, started="local" in self._crews)
+        return optimal_worker_count(seconds * sum(shares), runs, mode, started=started)
 
     def _prepared_data(self, pending: PendingExperiment) -> PreparedData:
         return self._datasets.of(pending.plan.resolved, pending.config.data, self._workplace.device)

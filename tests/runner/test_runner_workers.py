@@ -12,7 +12,7 @@ import torch
 
 from initbench.data.dataset import DataSource
 from initbench.errors import Terminated
-from initbench.runner import scheduler, worker_count
+from initbench.runner import runner, scheduler, worker_count
 from initbench.runner.plan import RunContext
 from initbench.runner.recorder import Cohort
 from initbench.runner.workers import process_pool
@@ -144,3 +144,31 @@ def test_workers_that_are_there_need_no_start(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(worker_count, "available_cores", lambda: 2)
     assert worker_count.optimal_worker_count(1.0, 2, "vmap") == 1
     assert worker_count.optimal_worker_count(1.0, 2, "vmap", started=True) == 2
+
+
+@pytest.mark.parametrize(
+    ("most_per_second", "precision", "is_timed"),
+    [(1e3, "fp32", False), (1e20, "fp32", True), (1e3, "bf16", True)],
+)
+def test_an_update_is_timed_only_if_the_number_of_workers_depends_on_it(
+    make_config: Any,
+    workplace: RunContext,
+    monkeypatch: pytest.MonkeyPatch,
+    most_per_second: float,
+    precision: str,
+    is_timed: bool,
+) -> None:
+    timed: list[int] = []
+
+    def time_one_update(*_arguments: object) -> float:
+        timed.append(1)
+        return 1e-6
+
+    monkeypatch.setattr(runner, "time_one_update", time_one_update)
+    monkeypatch.setattr(runner, "MOST_PRODUCTS_PER_SECOND", most_per_second)
+    monkeypatch.setattr(runner, "available_cores", lambda: 2)
+    monkeypatch.setattr(worker_count, "available_cores", lambda: 2)
+    config = make_config(seeds=2, train={"steps": 4, "precision": precision})
+    execution = run_experiment(config, replace(workplace, workers=None), Silent(), rerun=False)
+    assert execution.errors == ()
+    assert bool(timed) == is_timed
