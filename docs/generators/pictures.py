@@ -20,6 +20,8 @@ from html import unescape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from PIL import Image
+
 from tools.headless_browser import headless_browser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,6 +93,8 @@ def take_screenshot(page: Path, file: Path) -> None:
         tab.wait_for_function(_IS_DRAWN)
         tab.screenshot(path=file)
         context.close()
+    with Image.open(file) as image:  # a palette takes a third of the bytes
+        image.convert("RGB").quantize(256).save(file, optimize=True)
 
 
 def block(page: str, name: str, arguments: list[str]) -> str:
