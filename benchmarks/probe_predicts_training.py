@@ -31,6 +31,7 @@ from initbench.probing.diagnosis import diagnose
 from initbench.probing.log_slopes import VANISHING_RATIO, finite_prefix, log_slope
 from initbench.probing.network_probe import probe
 from initbench.probing.tensor_statistics import ALIKE, ProbeDetail
+from initbench.runner.capacity import check_network
 from initbench.train.loop import fixed_sample
 from initbench.train.network_builder import build_networks
 
@@ -149,6 +150,7 @@ def measure(count: int) -> tuple[list[Case], list[str], LearningThreshold, float
 
 
 def _case(config: ExperimentConfig, data: PreparedData, batch: Split) -> Case:
+    check_network(config, data, copies=2)  # some schemes need a norm or a shape that others do without
     with one_thread():
         codes, severity = judge(config, data, batch)
     (accuracy,) = train_variants([(config, SEED)], data, STEPS, lambda _nets: None)
