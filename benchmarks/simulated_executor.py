@@ -4,7 +4,7 @@
 
 The first run of the command is really trained. Every later run emits the same events with its own scores,
 which differ by about a percent. So the command does everything that it does for real workers except training:
-it plans, claims, batches, records and compares. If SIMULATED_SYNC is 0 in the environment, no file is synced.
+it plans, claims, batches, records and compares.
 """
 
 from __future__ import annotations

@@ -229,8 +229,8 @@ def _code_versions(runs: Iterable[RunSummary]) -> dict[str, str]:
     """
     by_code: defaultdict[str, list[RunSummary]] = defaultdict(list)
     for run in runs:
-        if run.keys.get(_CODE) is not None:
-            by_code[str(run.keys[_CODE])].append(run)
+        if run.identity.get("code") is not None:
+            by_code[str(run.identity["code"])].append(run)
     if not all(run.version or run.created for group in by_code.values() for run in group):
         return {}
     candidates: Sequence[Callable[[str, list[RunSummary]], str]] = (

@@ -90,7 +90,7 @@ class RunSummary:
 
     @property
     def layers(self) -> dict[str, list[Layer]]:
-        """By moment, the weight layers in order, with the head last; at TRAIN only the hidden layers."""
+        """Weight layers of each moment in order, with the head last; at TRAIN only the hidden layers."""
         return _unpack(self.packed)[1]
 
     def curve(self, key: str) -> list[tuple[float | None, float | None]]:
@@ -115,9 +115,12 @@ class RunSummary:
         """Dotted config keys that affect what is computed, with their values."""
         return computation_keys(self.config)
 
-    @cached_property
+    @property
     def keys(self) -> dict[str, Any]:
-        """The `config_keys`, and the experiment, seed, status, data set, device, versions and code."""
+        """The `config_keys`, and the experiment, seed, status, data set, device, versions and code.
+
+        They are not kept: those of thousands of runs would take more memory than the runs.
+        """
         extra = {
             "experiment": self.experiment,
             "seed": self.seed,
