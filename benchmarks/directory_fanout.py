@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+ENTRIES = (10_000, 100_000, 1_000_000)
 OPERATIONS = ("create", "look up", "list", "rename", "remove")
 
 
@@ -69,7 +70,7 @@ def _per_entry(act: Callable[[str], object], paths: Sequence[str], entries: int 
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--entries", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--entries", type=int, nargs="+", default=ENTRIES)
     parser.add_argument("--folder", type=Path, default=Path("/tmp"), help="on the file system to measure")
     options = parser.parse_args()
     for entries in options.entries:

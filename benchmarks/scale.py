@@ -22,6 +22,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.directory_fanout import ENTRIES, Fanout, measure
+
 HERE = Path(__file__).resolve().parent
 PLUGIN = str(HERE / "simulated_executor.py")
 SIMULATED = ("--plugin", PLUGIN, "--executor", "simulated", "--workers", "1", "--quiet")
@@ -30,6 +32,10 @@ SEEDS = 50
 FEW_POINTS = 2
 """Points of a sweep with many seeds."""
 SHAPES = ("points", "seeds")
+MAX_SEEDS_SIZE = 10_000
+"""Largest sweep with FEW_POINTS points."""
+MAX_REPEATED_SIZE = 1_000
+"""Largest size at which commands are measured more than once."""
 CHILD = (
     "import os, sys; os.environ.get('SCALE_SYNC') or setattr(os, 'fsync', lambda _: None);"
     " from initbench.cli.main import run_command; sys.exit(run_command(sys.argv[1:]))"
@@ -171,6 +177,16 @@ class Study:
                 flush=True,
             )
 
+    def fanouts(self) -> list[Fanout]:
+        """Return the times of directories with many entries, which are measured once."""
+        file = self.folder / "fanouts.json"
+        if not file.exists():
+            fanouts = [
+                measure(size, self.folder, sharded=sharded) for size in ENTRIES for sharded in (False, True)
+            ]
+            file.write_text(json.dumps([asdict(fanout) for fanout in fanouts]), encoding="utf-8")
+        return [Fanout(**fields) for fields in json.loads(file.read_text(encoding="utf-8"))]
+
     def footprint(self) -> Footprint:
         """Return the mean footprint of a run in the largest store of many points."""
         size = max(sample.size for sample in self.samples if sample.shape == "points")
@@ -225,14 +241,15 @@ def main() -> None:
     study = Study(options.folder)
     for size in sorted(options.sizes):
         for shape in SHAPES:
-            study.measure(shape, size, options.repeats)
+            if shape == "points" or size <= MAX_SEEDS_SIZE:
+                study.measure(shape, size, options.repeats if size <= MAX_REPEATED_SIZE else 1)
         if size == 1000:
             study.measure_synced(size)
     from benchmarks import scale_page  # loads torch, whose memory a child process would count as its own
 
     print(scale_page.tables(study.samples))
     if options.write:
-        scale_page.write(study.samples, study.footprint())
+        scale_page.write(study.samples, study.footprint(), study.fanouts())
 
 
 if __name__ == "__main__":
