@@ -11,6 +11,23 @@ import typer
 from initbench.cli.compare import is_ascii
 from initbench.cli.custom_data import DataFrom, use_data
 from initbench.cli.custom_model import TrainedModelOption, use_model
+from initbench.cli.emit import check_emit_command, emit_sweep
+from initbench.cli.emit_options import (
+    CpusPerTask,
+    Emit,
+    EmitOptions,
+    GpusPerTask,
+    Image,
+    JobDirectory,
+    MaxArraySize,
+    MaxParallel,
+    MemoryPerTask,
+    SbatchOption,
+    Setup,
+    Tasks,
+    TimeLimit,
+    VolumeClaim,
+)
 from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict, print_verdicts
 from initbench.cli.load_configs import with_own_loss
 from initbench.cli.options import DataDir, Json, LossFrom, Notes, Plugins, RunsDir, runs_root
@@ -21,6 +38,7 @@ from initbench.cli.sweep_options import (
     FailFast,
     Limit,
     MaxTime,
+    NoTrain,
     PrintConfig,
     Retry,
     ShardOption,
@@ -65,6 +83,7 @@ if TYPE_CHECKING:
 
 
 def sweep(
+    invocation: typer.Context,
     arguments: Arguments,
     model: TrainedModelOption = None,
     data_from: DataFrom = None,
@@ -81,6 +100,7 @@ def sweep(
     report: ReportFile = None,
     retry: Retry = None,
     rerun: Rerun = False,
+    no_train: NoTrain = False,
     skip_invalid: SkipInvalid = False,
     shard: ShardOption = None,
     executor: ExecutorName = "auto",
@@ -94,44 +114,54 @@ def sweep(
     quiet: Quiet = False,
     loss_from: LossFrom = None,
     _plugins: Plugins = None,
+    emit: Emit = None,
+    output: JobDirectory = None,
+    tasks: Tasks = None,
+    max_parallel: MaxParallel = None,
+    cpus: CpusPerTask = None,
+    gpus: GpusPerTask = None,
+    memory: MemoryPerTask = None,
+    time_limit: TimeLimit = None,
+    array_size: MaxArraySize = None,
+    sbatch: SbatchOption = None,
+    image: Image = None,
+    volume: VolumeClaim = None,
+    setup: Setup = None,
     json_output: Json = False,
 ) -> None:
     """Train the missing runs of a sweep and compare its points.
 
     A sweep file has axes (docs/config.md); with a plain experiment they come from the command line. The same
-    command resumes a stopped sweep. Exit 1 if a run failed or a gate of the sweep is triggered.
+    command resumes a stopped sweep. Exit 1 if a run failed or a gate of the sweep is triggered. With --emit,
+    write the sweep as a job of a cluster.
     """
-    worker_options = WorkerOptions(device, executor, workers, worker_memory)
-    if not (print_config or dry_run):
+    job = EmitOptions(
+        output, tasks, max_parallel, cpus, gpus, memory, time_limit, array_size, sbatch, image, volume, setup
+    )
+    check_emit_command(invocation, job)
+    worker_options = WorkerOptions(job.device(device), executor, workers, worker_memory)
+    trains = not (emit or no_train)
+    if trains and not (print_config or dry_run):
         start_workers_early(worker_options)
-    from initbench.runner.pending import RunLimits
-
-    check_report_file(report, {"--print-config": print_config, "--dry-run": dry_run})
-    seconds = parse_duration(max_time)
+    _check_options(report, no_train, print_config, dry_run, rerun, retry)
     arguments = use_data(data_from, use_model(model, with_own_loss(arguments, loss_from)))
     sweep_config = _load_sweep(arguments, shard, skip_invalid=skip_invalid)
     if print_config:
         _print_configs(sweep_config)
         return
-    gates = training_gates(
-        "sweep",
-        fail_if,
-        fail_unless,
-        strict,
-        junit_xml,
-        fail_on,
-        rows=None if shard else [point.label for point in sweep_config.variants],  # a shard lacks some rows
-        from_file=sweep_config.config.gates,
-    )
+    gates = _parse_gates(sweep_config, shard, fail_if, fail_unless, strict, junit_xml, fail_on)
+    store = Store(runs_root(runs_dir))
     context = build_run_context(
-        Store(runs_root(runs_dir)), worker_options, data_dir, offline=offline, data_from=data_from
+        store, worker_options, data_dir, offline=offline, data_from=data_from, trains=trains
     )
-    limits = RunLimits(fail_fast, seconds, limit, tuple(retry or ()), rerun, keep_failed=True)
+    limits = _run_limits(fail_fast, max_time, limit, retry, rerun)
     command = _SweepCommand(sweep_config, context, limits, shard, json_output, notes)
-    if dry_run:
+    if emit:
+        emit_sweep(invocation, sweep_config, context, job)
+    elif dry_run:
         command.plan()
     else:
-        command.run(gates, quiet=quiet, fail_on=fail_on, report=report)
+        command.run(gates, quiet=quiet, fail_on=fail_on, report=report, trains=trains)
 
 
 @dataclass(frozen=True)
@@ -159,8 +189,31 @@ class _SweepCommand:
         else:
             print_plan(stdout_console(), result, list(plan_lines(result, outlook)))
 
-    def run(self, gates: GateOptions, *, quiet: bool, fail_on: str | None, report: Path | None) -> None:
-        """Train the missing runs, then print, judge and report all results."""
+    def run(
+        self, gates: GateOptions, *, quiet: bool, fail_on: str | None, report: Path | None, trains: bool
+    ) -> None:
+        """Train the missing runs if the command trains, then print, judge and report all results."""
+        from initbench.render import text
+        from initbench.study.run_study import load_stored_study
+
+        result = self._train(quiet=quiet) if trains else load_stored_study(self.sweep, self.context)
+        verdicts = self._judge(result, gates)
+        self._print_result(result, verdicts)
+        failures = _failures(result, fail_on, trains=trains)
+        write_run_report(
+            report,
+            self.context.store,
+            result.tables,
+            title=f"{self.sweep.name}: {text.plural(len(result.variants), 'point')}",
+            verdicts=verdicts,
+            failures=failures,
+            trailing=[] if report is None else _tuning_sections(result),
+        )
+        if failures:
+            raise RunFailedError("\n".join(failures))
+        exit_with_verdicts(verdicts)
+
+    def _train(self, *, quiet: bool) -> SweepResult:
         from initbench.render import text
         from initbench.render.sweep_progress import SweepDisplay
         from initbench.render.sweep_tables import skipped_points
@@ -179,21 +232,7 @@ class _SweepCommand:
             result = run_study(self.sweep, self.context, driver.run)
         if (kept_runs := runs_to_train - display.done - result.unfinished) > 0:
             display.say(f"{self.sweep.name}: {text.plural(kept_runs, 'run')} kept")
-        verdicts = self._judge(result, gates)
-        self._print_result(result, verdicts)
-        failures = _failures(result, fail_on)
-        write_run_report(
-            report,
-            self.context.store,
-            result.tables,
-            title=f"{self.sweep.name}: {text.plural(len(result.variants), 'point')}",
-            verdicts=verdicts,
-            failures=failures,
-            trailing=[] if report is None else _tuning_sections(result),
-        )
-        if failures:
-            raise RunFailedError("\n".join(failures))
-        exit_with_verdicts(verdicts)
+        return result
 
     def _print_result(self, result: SweepResult, verdicts: GateReport | None) -> None:
         from initbench.render.sweep_tables import print_result, sweep_document
@@ -236,6 +275,47 @@ def _load_sweep(arguments: Sequence[str], shard: str | None, *, skip_invalid: bo
     )
 
 
+def _parse_gates(
+    sweep_config: Sweep,
+    shard: str | None,
+    fail_if: Sequence[str] | None,
+    fail_unless: Sequence[str] | None,
+    strict: bool,
+    junit_xml: Path | None,
+    fail_on: str | None,
+) -> GateOptions:
+    # a shard lacks some rows
+    rows = None if shard else [point.label for point in sweep_config.variants]
+    gates = sweep_config.config.gates
+    return training_gates(
+        "sweep", fail_if, fail_unless, strict, junit_xml, fail_on, rows=rows, from_file=gates
+    )
+
+
+def _run_limits(
+    fail_fast: bool, max_time: str | None, limit: int | None, retry: Sequence[str] | None, rerun: bool
+) -> RunLimits:
+    from initbench.runner.pending import RunLimits
+
+    return RunLimits(fail_fast, parse_duration(max_time), limit, tuple(retry or ()), rerun, keep_failed=True)
+
+
+def _check_options(
+    report: Path | None,
+    no_train: bool,
+    print_config: bool,
+    dry_run: bool,
+    rerun: bool,
+    retry: Sequence[str] | None,
+) -> None:
+    """Raise UsageError for options that cannot be combined, or for a report that cannot be written."""
+    without_results = {"--print-config": print_config, "--dry-run": dry_run}
+    check_report_file(report, without_results)
+    for option, is_set in {**without_results, "--rerun": rerun, "--retry": bool(retry)}.items():
+        if no_train and is_set:
+            raise UsageError(f"--no-train cannot be combined with {option}")
+
+
 def _print_configs(sweep_config: Sweep) -> None:
     from initbench.config.loading import to_yaml
 
@@ -254,8 +334,16 @@ def _tuning_sections(result: SweepResult) -> list[ReportSection]:
     return tuning_sections([result])
 
 
-def _failures(result: SweepResult, fail_on: str | None) -> list[str]:
-    """Return lines on the runs that failed, and on those that diverged if `fail_on` says so."""
-    from initbench.render.sweep_tables import failure_lines
+def _failures(result: SweepResult, fail_on: str | None, *, trains: bool) -> list[str]:
+    """Return lines on the runs that failed, and on those that diverged if `fail_on` says so.
 
-    return [*failure_lines(result.failed), *divergence_failures(result.statuses.elements(), fail_on)]
+    For a command that does not train, missing runs are failures too.
+    """
+    from initbench.render.sweep_tables import failure_lines, missing_runs_lines
+
+    missing = [] if trains else missing_runs_lines(result)
+    return [
+        *missing,
+        *failure_lines(result.failed),
+        *divergence_failures(result.statuses.elements(), fail_on),
+    ]
