@@ -179,7 +179,7 @@ def _array_job(
         shards=shards,
         train=[*shared, *workers, *_passed_options(invocation, skipped.union(RESULTS_ONLY))],
         judge=[*shared, "--no-train", *_passed_options(invocation, skipped.union(TRAINING_ONLY))],
-        runs_dir=str(runs_root(invocation.params["runs_dir"])),
+        runs_dir=str(runs_root(invocation.params["runs_dir"] if _is_set(invocation, "runs_dir") else None)),
         setup=options.setup or [],
         cpus=cpus,
         gpus=options.gpus or 0,
@@ -227,9 +227,11 @@ def _passed_options(invocation: typer.Context, skipped: Collection[str]) -> Iter
 
 
 def _is_set(invocation: typer.Context, name: str) -> bool:
-    """Return whether the command line or the environment sets a parameter."""
+    """Return whether the command line sets a parameter, or the environment, which pods do not share."""
     source = invocation.get_parameter_source(name)
-    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
+    from_environment = source is not None and source.name == "ENVIRONMENT"
+    from_command_line = source is not None and source.name == "COMMANDLINE"
+    return from_command_line or (from_environment and invocation.params["emit"] == "slurm")
 
 
 def _time_limit(options: EmitOptions) -> float:

@@ -15,7 +15,9 @@ from initbench.errors import UsageError
 
 VOLUME = "/volume"
 """Directory of a container in which the claim of the runs is mounted, and its working directory."""
-_SWEEP_DIRECTORY = "/sweep"
+_MOUNT = "/sweep"
+"""Directory of a container in which the config map is mounted."""
+_TASK_SCRIPT, _MERGE_SCRIPT = "task.sh", "merge.sh"
 _CONTAINER = "initbench"
 _MAX_NAME_LENGTH = 50
 """Maximum length of the name of a job; the names of its pods add the index and a random suffix."""
@@ -46,17 +48,18 @@ def kubernetes_files(job: ArrayJob, options: KubernetesOptions) -> dict[str, str
         UsageError: If the sweep is too large for a config map.
     """
     name = job_name(job.name)
-    if len(job.sweep.encode()) > _MAX_CONFIG_MAP_BYTES - 2**16:
-        raise UsageError("the sweep exceeds the size of a config map, 1 MiB; remove points from its file")
     config_map = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": _metadata(name),
-        "data": {SWEEP_FILE: job.sweep},
+        "data": {SWEEP_FILE: job.sweep, **_scripts(job, options)},
     }
     header = f"# Written by: {job.command_line}\n"
+    first = header + dump_yaml(config_map)
+    if len(first.encode()) > _MAX_CONFIG_MAP_BYTES:
+        raise UsageError("the sweep exceeds the size of a config map, 1 MiB; remove points from its file")
     return {
-        "job.yaml": header + "---\n".join(map(dump_yaml, (config_map, _array_job(name, job, options)))),
+        "job.yaml": f"{first}---\n{dump_yaml(_array_job(name, job, options))}",
         "merge-job.yaml": header + dump_yaml(_merge_job(name, job, options)),
         "submit.sh": _submit_script(name),
     }
@@ -67,13 +70,27 @@ def job_name(sweep: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", f"initbench-{sweep.lower()}")[:_MAX_NAME_LENGTH].rstrip("-")
 
 
+def _scripts(job: ArrayJob, options: KubernetesOptions) -> dict[str, str]:
+    """Return the scripts of the containers by name; initbench replaces the shell and receives its signals."""
+    stores, runs = shlex.quote(options.shards_directory), shlex.quote(job.runs_dir)
+    task = [
+        "shard=$((JOB_COMPLETION_INDEX + 1))",
+        f"{_sweep_command(job.train)} --shard $shard/{job.shards} --runs-dir {stores}/shard-$shard",
+    ]
+    merge = [
+        f"initbench merge {stores}/shard-* --into {runs}",
+        f"{_sweep_command(job.judge)} --runs-dir {runs}",
+    ]
+    return {
+        name: "\n".join(["set -e", *job.setup, *commands]) + "\n"
+        for name, commands in ((_TASK_SCRIPT, task), (_MERGE_SCRIPT, merge))
+    }
+
+
 def _array_job(name: str, job: ArrayJob, options: KubernetesOptions) -> dict[str, Any]:
-    index = "$((JOB_COMPLETION_INDEX + 1))"
-    store = f'{shlex.quote(options.shards_directory)}/"shard-{index}"'
-    command = f'{_sweep_command(job.train)} --shard "{index}/{job.shards}" --runs-dir {store}'
     memory = {} if job.memory is None else {"memory": f"{math.ceil(job.memory * 1000)}M"}
-    gpus = {"nvidia.com/gpu": job.gpus} if job.gpus else {}
-    resources = {"requests": {"cpu": job.cpus, **memory}, "limits": {**memory, **gpus}}
+    gpus = {"nvidia.com/gpu": str(job.gpus)} if job.gpus else {}
+    resources = {"requests": {"cpu": str(job.cpus), **memory}, "limits": {**memory, **gpus}}
     # A pod that is evicted or preempted is replaced, and resumes its runs.
     on_disruption = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
     exit_codes = {"containerName": _CONTAINER, "operator": "In", "values": _FINAL_EXIT_CODES}
@@ -83,18 +100,13 @@ def _array_job(name: str, job: ArrayJob, options: KubernetesOptions) -> dict[str
         "parallelism": min(job.shards, job.max_parallel or job.shards),
         "backoffLimitPerIndex": _RETRIES,
         "podFailurePolicy": {"rules": [on_disruption, {"action": "FailIndex", "onExitCodes": exit_codes}]},
-        "template": _pod_template(name, job, options, [command], resources),
+        "template": _pod_template(name, job, options, _TASK_SCRIPT, resources),
     }
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": _metadata(name), "spec": spec}
 
 
 def _merge_job(name: str, job: ArrayJob, options: KubernetesOptions) -> dict[str, Any]:
-    runs = shlex.quote(job.runs_dir)
-    commands = [
-        f"initbench merge {shlex.quote(options.shards_directory)}/shard-* --into {runs}",
-        f"{_sweep_command(job.judge)} --runs-dir {runs}",
-    ]
-    template = _pod_template(f"{name}-merge", job, options, commands, {"requests": {"cpu": 1}})
+    template = _pod_template(f"{name}-merge", job, options, _MERGE_SCRIPT, {"requests": {"cpu": "1"}})
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -107,18 +119,18 @@ def _pod_template(
     name: str,
     job: ArrayJob,
     options: KubernetesOptions,
-    commands: Sequence[str],
+    script: str,
     resources: Mapping[str, Any],
 ) -> dict[str, Any]:
     container = {
         "name": _CONTAINER,
         "image": options.image,
         "workingDir": VOLUME,
-        "command": ["/bin/sh", "-c", "\n".join(["set -e", *job.setup, *commands]) + "\n"],
+        "command": ["/bin/sh", f"{_MOUNT}/{script}"],
         "resources": {key: values for key, values in resources.items() if values},
         "volumeMounts": [
             {"name": "runs", "mountPath": VOLUME},
-            {"name": "sweep", "mountPath": _SWEEP_DIRECTORY, "readOnly": True},
+            {"name": "sweep", "mountPath": _MOUNT, "readOnly": True},
         ],
     }
     volumes = [
@@ -138,7 +150,7 @@ def _pod_template(
 
 def _sweep_command(arguments: Sequence[str]) -> str:
     """Return a command on the sweep's file that replaces the shell, so that it receives its signals."""
-    return shlex.join(["exec", "initbench", "sweep", f"{_SWEEP_DIRECTORY}/{SWEEP_FILE}", *arguments])
+    return shlex.join(["exec", "initbench", "sweep", f"{_MOUNT}/{SWEEP_FILE}", *arguments])
 
 
 def _metadata(name: str) -> dict[str, Any]:
