@@ -21,6 +21,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 MAX_BYTES = 1 << 28
 """Maximum size of the results of all operations. Larger functions spend their time in the kernels."""
 _COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.clone.default)
+_UNDECLARED_WRITES = {torch.ops.aten.native_batch_norm.default: (3, 4)}
+"""Positions of arguments that an operation overwrites although its schema does not say so."""
 R = TypeVar("R")
 _UNREPEATABLE = (
     torch.Tag.nondeterministic_seeded,
@@ -107,11 +109,13 @@ class _OperationRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _save_overwritten(self, operator: OpOverload, args: Sequence[Any]) -> None:
-        if not operator._schema.is_mutable:
+        undeclared = _UNDECLARED_WRITES.get(operator, ())
+        if not (operator._schema.is_mutable or undeclared):
             return
         saved = {_memory(tensor) for tensor, _ in self.overwritten}
-        for declared, value in zip(operator._schema.arguments, args, strict=False):
-            if declared.alias_info is not None and declared.alias_info.is_write:
+        for index, (argument, value) in enumerate(zip(operator._schema.arguments, args, strict=False)):
+            is_declared = argument.alias_info is not None and argument.alias_info.is_write
+            if is_declared or index in undeclared:
                 self.overwritten += [
                     (tensor.detach(), tensor.detach().clone())
                     for tensor in _tensors(value)
