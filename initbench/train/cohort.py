@@ -57,7 +57,7 @@ class StackedRuns:
         captures: bool = False,
     ) -> None:
         self._mode, self._device = mode, device
-        self._captures = captures and device.type == "cpu"
+        self._captures = captures
         self._captured: dict[str, GraphCapture[Any]] = {}
         self.parameters: dict[str, Tensor] = {
             name: p.detach().to(device).requires_grad_(name in lr_factors) for name, p in parameters.items()
@@ -92,6 +92,21 @@ class StackedRuns:
                 for name, tensor in tensors.items():
                     tensor[k].copy_(saved[name])
         self._optimizer.resume(parameters, checkpoints)
+
+    def snapshot(self) -> Callable[[], None]:
+        """Copy the state of all runs, and return a function that restores it."""
+        tensors = *self.parameters.values(), *self.buffers.values()
+        copies = [tensor.detach().clone() for tensor in tensors]
+        restore_optimizer = self._optimizer.snapshot()
+
+        @torch.no_grad()
+        def restore() -> None:
+            """Restore the state; no run may have left since."""
+            for tensor, value in zip(tensors, copies, strict=True):
+                tensor.copy_(value)  # in place, since captured operations read these tensors
+            restore_optimizer()
+
+        return restore
 
     def each(self, function: Callable[..., Any], data_dims: tuple[int | None, ...]) -> Callable[..., Any]:
         """Return `function` of one run's (parameters, buffers, *data) for all runs, with an axis K in front.

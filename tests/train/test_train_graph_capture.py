@@ -196,6 +196,17 @@ def test_large_functions_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
     assert counted.calls == CALLS
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA can capture these operations")
+def test_operations_that_cuda_cannot_capture_are_called_one_by_one() -> None:
+    capture = GraphCapture[Any]()
+    captured = partial(capture.call, lambda x: (x * 2).sum())
+    captured(drawn(9))
+    assert capture._replay is not None
+    capture._replay.become_cuda_graph()
+    x = drawn(9, seed=1)
+    assert torch.equal(captured(x), (x * 2).sum())
+
+
 def test_results_that_are_not_numbers_are_replayed() -> None:
     counted = Counted(lambda x: (x.log(), x / 0.0))
     capture = GraphCapture[Any]()
