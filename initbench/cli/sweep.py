@@ -20,11 +20,13 @@ from initbench.cli.sweep_options import (
     DryRun,
     FailFast,
     Limit,
+    MaxSeeds,
     MaxTime,
     PrintConfig,
     Retry,
     ShardOption,
     SkipInvalid,
+    Until,
     parse_duration,
 )
 from initbench.cli.training_gates import (
@@ -55,13 +57,17 @@ from initbench.store.store import Store
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from initbench.analysis.gates.evaluate import GateResult
     from initbench.cli.gate_options import GateOptions, GateReport
     from initbench.config.study import Sweep
     from initbench.render.compare.display_options import View
+    from initbench.render.sweep_progress import SweepDisplay
     from initbench.report.page import ReportSection
     from initbench.runner.pending import RunLimits
     from initbench.runner.plan import RunContext
+    from initbench.runner.runner import Runner
     from initbench.study.run_study import SweepResult
+    from initbench.study.stopping_rule import StoppingRule
 
 
 def sweep(
@@ -70,6 +76,8 @@ def sweep(
     data_from: DataFrom = None,
     dry_run: DryRun = False,
     print_config: PrintConfig = False,
+    until: Until = None,
+    max_seeds: MaxSeeds = None,
     limit: Limit = None,
     max_time: MaxTime = None,
     fail_fast: FailFast = False,
@@ -99,7 +107,8 @@ def sweep(
     """Train the missing runs of a sweep and compare its points.
 
     A sweep file has axes (docs/config.md); with a plain experiment they come from the command line. The same
-    command resumes a stopped sweep. Exit 1 if a run failed or a gate of the sweep is triggered.
+    command resumes a stopped sweep. Exit 1 if a run failed or a gate of the sweep is triggered. What --until
+    decides is a result and does not change the exit code; with --strict an undecided one exits with 1.
     """
     worker_options = WorkerOptions(device, executor, workers, worker_memory)
     if not (print_config or dry_run):
@@ -113,6 +122,7 @@ def sweep(
     if print_config:
         _print_configs(sweep_config)
         return
+    rule = _stopping_rule(sweep_config, until, max_seeds, shard)
     gates = training_gates(
         "sweep",
         fail_if,
@@ -120,14 +130,16 @@ def sweep(
         strict,
         junit_xml,
         fail_on,
-        rows=None if shard else [point.label for point in sweep_config.variants],  # a shard lacks some rows
+        rows=None if shard else [point.row for point in sweep_config.variants],  # a shard lacks some rows
         from_file=sweep_config.config.gates,
+        decides_without_gates=rule is not None,
     )
+    gates = replace(gates, always_valid=rule is not None)
     context = build_run_context(
         Store(runs_root(runs_dir)), worker_options, data_dir, offline=offline, data_from=data_from
     )
     limits = RunLimits(fail_fast, seconds, limit, tuple(retry or ()), rerun, keep_failed=True)
-    command = _SweepCommand(sweep_config, context, limits, shard, json_output, notes)
+    command = _SweepCommand(sweep_config, context, limits, shard, rule, json_output, notes)
     if dry_run:
         command.plan()
     else:
@@ -142,11 +154,13 @@ class _SweepCommand:
     context: RunContext
     limits: RunLimits
     shard: str | None
+    rule: StoppingRule | None
     json_output: bool
     all_notes: bool
 
     def plan(self) -> None:
         """Print what is stored and what remains to be trained."""
+        from initbench.render.stopping_rule import first_round_line
         from initbench.render.sweep_tables import plan_lines, print_plan, sweep_document
         from initbench.study.forecast import forecast_study
         from initbench.study.run_study import load_stored_study
@@ -157,7 +171,8 @@ class _SweepCommand:
             extra_keys = {"shard": self.shard, "dry_run": True, "outlook": asdict(outlook)}
             typer.echo(strict_json.dumps(sweep_document(result, _view(), extra_keys)))
         else:
-            print_plan(stdout_console(), result, list(plan_lines(result, outlook)))
+            lines = [*plan_lines(result, outlook), *([first_round_line(self.rule)] if self.rule else [])]
+            print_plan(stdout_console(), result, lines)
 
     def run(self, gates: GateOptions, *, quiet: bool, fail_on: str | None, report: Path | None) -> None:
         """Train the missing runs, then print, judge and report all results."""
@@ -165,7 +180,7 @@ class _SweepCommand:
         from initbench.render.sweep_progress import SweepDisplay
         from initbench.render.sweep_tables import skipped_points
         from initbench.runner.runner import Runner
-        from initbench.study.run_study import load_stored_study, run_study
+        from initbench.study.run_study import load_stored_study
 
         display = SweepDisplay(self.sweep.name, quiet=quiet)
         for line in skipped_points(self.sweep):
@@ -176,11 +191,11 @@ class _SweepCommand:
             display.showing(stored_result.total, stored_result.total - runs_to_train),
             Runner(self.context, display, self.limits) as driver,
         ):
-            result = run_study(self.sweep, self.context, driver.run)
+            result, decision = self._train(driver, display)
         if (kept_runs := runs_to_train - display.done - result.unfinished) > 0:
             display.say(f"{self.sweep.name}: {text.plural(kept_runs, 'run')} kept")
-        verdicts = self._judge(result, gates)
-        self._print_result(result, verdicts)
+        verdicts = self._judge(result, gates, decision)
+        self._print_result(result, verdicts, decision)
         failures = _failures(result, fail_on)
         write_run_report(
             report,
@@ -195,20 +210,51 @@ class _SweepCommand:
             raise RunFailedError("\n".join(failures))
         exit_with_verdicts(verdicts)
 
-    def _print_result(self, result: SweepResult, verdicts: GateReport | None) -> None:
+    def _train(self, driver: Runner, display: SweepDisplay) -> tuple[SweepResult, GateResult | None]:
+        """Train the missing runs, and with a stopping rule more seeds until it is decided."""
+        from initbench.render.stopping_rule import round_line
+        from initbench.study.run_study import load_stored_study, run_study
+        from initbench.study.stopping_rule import run_until_decided
+
+        if self.rule is None:
+            return run_study(self.sweep, self.context, driver.run), None
+
+        def report(judgement: GateResult, seeds: int, added: Sweep) -> None:
+            display.say(round_line(judgement, seeds, [point.row for point in added.variants]))
+            stored = load_stored_study(added, self.context)
+            to_train = stored.count_to_train(self.limits)
+            display.expect(stored.total, stored.total - to_train)
+
+        return run_until_decided(self.sweep, self.context, driver.run, self.rule, report)
+
+    def _print_result(
+        self, result: SweepResult, verdicts: GateReport | None, decision: GateResult | None
+    ) -> None:
+        from initbench.render.stopping_rule import decision_document, print_decision
         from initbench.render.sweep_tables import print_result, sweep_document
 
         if self.json_output:
             gate_entries = {} if verdicts is None else verdicts.document()
             extra_keys = {"shard": self.shard, "dry_run": False, **gate_entries}
+            if self.rule is not None and decision is not None:
+                extra_keys["until"] = decision_document(result, self.rule, decision)
             typer.echo(strict_json.dumps(sweep_document(result, _view(), extra_keys)))
         else:
             print_result(stdout_console(), result, replace(_view(), all_notes=self.all_notes))
+            if self.rule is not None and decision is not None:
+                print_decision(stdout_console(), result, self.rule, decision)
         if verdicts is not None:
             print_verdicts(verdicts)
 
-    def _judge(self, result: SweepResult, options: GateOptions) -> GateReport | None:
+    def _judge(
+        self, result: SweepResult, options: GateOptions, decision: GateResult | None
+    ) -> GateReport | None:
         """Judge the gates of the sweep and of the command line after all runs are stored."""
+        from initbench.study.stopping_rule import holds
+
+        obstacles = []
+        if decision is not None and holds(decision) is None:
+            obstacles.append(f"--until is undecided: {decision.gate.text}")
         runs = TrainedRuns(
             store=self.context.store,
             experiments={point.variant.config.name: point.run_ids for point in result.variants},
@@ -216,6 +262,7 @@ class _SweepCommand:
             tables=result.tables,
             rows=[point.label for point in result.variants],
             is_complete=self.shard is None and not result.unfinished,
+            obstacles=obstacles,
         )
         return judge_training(options, runs)
 
@@ -234,6 +281,20 @@ def _load_sweep(arguments: Sequence[str], shard: str | None, *, skip_invalid: bo
     return (
         sweep_config if selected_shard is None else select_shard(sweep_config, selected_shard, training_cost)
     )
+
+
+def _stopping_rule(
+    sweep_config: Sweep, until: str | None, max_seeds: int | None, shard: str | None
+) -> StoppingRule | None:
+    from initbench.study.stopping_rule import MAX_SEEDS, UNTIL, read_stopping_rule
+
+    if until is None:
+        if max_seeds is not None:
+            raise UsageError(f"{MAX_SEEDS} needs {UNTIL}; without it, set the number of seeds by seeds=N")
+        return None
+    if shard is not None:
+        raise UsageError(f"{UNTIL} cannot be combined with --shard, which trains only some of the runs")
+    return read_stopping_rule(until, sweep_config, max_seeds)
 
 
 def _print_configs(sweep_config: Sweep) -> None:
