@@ -30,7 +30,20 @@ DEFAULT_ARRAY_SIZE = 1000
 DEFAULT_TIME_LIMIT = 3600.0
 TASK_SECONDS = 1800.0
 """Time of a task without a time limit, by which the default number of tasks is chosen."""
-UNSUITABLE = ("dry_run", "limit", "max_time", "no_train", "print_config", "rerun", "retry", "shard")
+UNSUITABLE = (
+    *(
+        "dry_run",
+        "limit",
+        "max_seeds",
+        "max_time",
+        "no_train",
+        "print_config",
+        "rerun",
+        "retry",
+        "shard",
+        "until",
+    ),
+)
 """Parameters of `initbench sweep` that the job sets itself, or that a repeated task must not have."""
 TRAINING_ONLY = ("executor", "fail_fast", "quiet", "worker_memory", "workers")
 """Parameters of the tasks, which the last job lacks because it trains nothing."""

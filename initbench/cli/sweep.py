@@ -37,12 +37,14 @@ from initbench.cli.sweep_options import (
     DryRun,
     FailFast,
     Limit,
+    MaxSeeds,
     MaxTime,
     NoTrain,
     PrintConfig,
     Retry,
     ShardOption,
     SkipInvalid,
+    Until,
     parse_duration,
 )
 from initbench.cli.training_gates import (
@@ -73,13 +75,17 @@ from initbench.store.store import Store
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from initbench.analysis.gates.evaluate import GateResult
     from initbench.cli.gate_options import GateOptions, GateReport
     from initbench.config.study import Sweep
     from initbench.render.compare.display_options import View
+    from initbench.render.sweep_progress import SweepDisplay
     from initbench.report.page import ReportSection
     from initbench.runner.pending import RunLimits
     from initbench.runner.plan import RunContext
+    from initbench.runner.runner import Runner
     from initbench.study.run_study import SweepResult
+    from initbench.study.stopping_rule import StoppingRule
 
 
 def sweep(
@@ -89,6 +95,8 @@ def sweep(
     data_from: DataFrom = None,
     dry_run: DryRun = False,
     print_config: PrintConfig = False,
+    until: Until = None,
+    max_seeds: MaxSeeds = None,
     limit: Limit = None,
     max_time: MaxTime = None,
     fail_fast: FailFast = False,
@@ -132,30 +140,27 @@ def sweep(
     """Train the missing runs of a sweep and compare its points.
 
     A sweep file has axes (docs/config.md); with a plain experiment they come from the command line. The same
-    command resumes a stopped sweep. Exit 1 if a run failed or a gate of the sweep is triggered. With --emit,
-    write the sweep as a job of a cluster.
+    command resumes a stopped sweep. Exit 1 if a run failed or a gate of the sweep is triggered. What --until
+    decides is a result and does not change the exit code; with --strict an undecided one exits with 1.
     """
     job = EmitOptions(
         output, tasks, max_parallel, cpus, gpus, memory, time_limit, array_size, sbatch, image, volume, setup
     )
-    check_emit_command(invocation, job)
+    _check_options(invocation, job)
     worker_options = WorkerOptions(job.device(device), executor, workers, worker_memory)
     trains = not (emit or no_train)
     if trains and not (print_config or dry_run):
         start_workers_early(worker_options)
-    _check_options(report, no_train, print_config, dry_run, rerun, retry)
     arguments = use_data(data_from, use_model(model, with_own_loss(arguments, loss_from)))
     sweep_config = _load_sweep(arguments, shard, skip_invalid=skip_invalid)
     if print_config:
         _print_configs(sweep_config)
         return
-    gates = _parse_gates(sweep_config, shard, fail_if, fail_unless, strict, junit_xml, fail_on)
-    store = Store(runs_root(runs_dir))
-    context = build_run_context(
-        store, worker_options, data_dir, offline=offline, data_from=data_from, trains=trains
-    )
+    rule = _stopping_rule(sweep_config, until, max_seeds, shard)
+    gates = _parse_gates(sweep_config, rule, shard, fail_if, fail_unless, strict, junit_xml, fail_on)
+    context = _run_context(runs_dir, worker_options, data_dir, offline, data_from, trains)
     limits = _run_limits(fail_fast, max_time, limit, retry, rerun)
-    command = _SweepCommand(sweep_config, context, limits, shard, json_output, notes)
+    command = _SweepCommand(sweep_config, context, limits, shard, rule, json_output, notes)
     if emit:
         emit_sweep(invocation, sweep_config, context, job)
     elif dry_run:
@@ -172,11 +177,13 @@ class _SweepCommand:
     context: RunContext
     limits: RunLimits
     shard: str | None
+    rule: StoppingRule | None
     json_output: bool
     all_notes: bool
 
     def plan(self) -> None:
         """Print what is stored and what remains to be trained."""
+        from initbench.render.stopping_rule import first_round_line
         from initbench.render.sweep_tables import plan_lines, print_plan, sweep_document
         from initbench.study.forecast import forecast_study
         from initbench.study.run_study import load_stored_study
@@ -187,7 +194,8 @@ class _SweepCommand:
             extra_keys = {"shard": self.shard, "dry_run": True, "outlook": asdict(outlook)}
             typer.echo(strict_json.dumps(sweep_document(result, _view(), extra_keys)))
         else:
-            print_plan(stdout_console(), result, list(plan_lines(result, outlook)))
+            lines = [*plan_lines(result, outlook), *([first_round_line(self.rule)] if self.rule else [])]
+            print_plan(stdout_console(), result, lines)
 
     def run(
         self, gates: GateOptions, *, quiet: bool, fail_on: str | None, report: Path | None, trains: bool
@@ -196,9 +204,12 @@ class _SweepCommand:
         from initbench.render import text
         from initbench.study.run_study import load_stored_study
 
-        result = self._train(quiet=quiet) if trains else load_stored_study(self.sweep, self.context)
-        verdicts = self._judge(result, gates)
-        self._print_result(result, verdicts)
+        if trains:
+            result, decision = self._train_and_report(quiet=quiet)
+        else:
+            result, decision = load_stored_study(self.sweep, self.context), None
+        verdicts = self._judge(result, gates, decision)
+        self._print_result(result, verdicts, decision)
         failures = _failures(result, fail_on, trains=trains)
         write_run_report(
             report,
@@ -213,12 +224,13 @@ class _SweepCommand:
             raise RunFailedError("\n".join(failures))
         exit_with_verdicts(verdicts)
 
-    def _train(self, *, quiet: bool) -> SweepResult:
+    def _train_and_report(self, *, quiet: bool) -> tuple[SweepResult, GateResult | None]:
+        """Train the missing runs, and show the progress on stderr."""
         from initbench.render import text
         from initbench.render.sweep_progress import SweepDisplay
         from initbench.render.sweep_tables import skipped_points
         from initbench.runner.runner import Runner
-        from initbench.study.run_study import load_stored_study, run_study
+        from initbench.study.run_study import load_stored_study
 
         display = SweepDisplay(self.sweep.name, quiet=quiet)
         for line in skipped_points(self.sweep):
@@ -229,25 +241,56 @@ class _SweepCommand:
             display.showing(stored_result.total, stored_result.total - runs_to_train),
             Runner(self.context, display, self.limits) as driver,
         ):
-            result = run_study(self.sweep, self.context, driver.run)
+            result, decision = self._train(driver, display)
         if (kept_runs := runs_to_train - display.done - result.unfinished) > 0:
             display.say(f"{self.sweep.name}: {text.plural(kept_runs, 'run')} kept")
-        return result
+        return result, decision
 
-    def _print_result(self, result: SweepResult, verdicts: GateReport | None) -> None:
+    def _train(self, driver: Runner, display: SweepDisplay) -> tuple[SweepResult, GateResult | None]:
+        """Train the missing runs, and with a stopping rule more seeds until it is decided."""
+        from initbench.render.stopping_rule import round_line
+        from initbench.study.run_study import load_stored_study, run_study
+        from initbench.study.stopping_rule import run_until_decided
+
+        if self.rule is None:
+            return run_study(self.sweep, self.context, driver.run), None
+
+        def report(judgement: GateResult, seeds: int, added: Sweep) -> None:
+            display.say(round_line(judgement, seeds, [point.row for point in added.variants]))
+            stored = load_stored_study(added, self.context)
+            to_train = stored.count_to_train(self.limits)
+            display.expect(stored.total, stored.total - to_train)
+
+        return run_until_decided(self.sweep, self.context, driver.run, self.rule, report)
+
+    def _print_result(
+        self, result: SweepResult, verdicts: GateReport | None, decision: GateResult | None
+    ) -> None:
+        from initbench.render.stopping_rule import decision_document, print_decision
         from initbench.render.sweep_tables import print_result, sweep_document
 
         if self.json_output:
             gate_entries = {} if verdicts is None else verdicts.document()
             extra_keys = {"shard": self.shard, "dry_run": False, **gate_entries}
+            if self.rule is not None and decision is not None:
+                extra_keys["until"] = decision_document(result, self.rule, decision)
             typer.echo(strict_json.dumps(sweep_document(result, _view(), extra_keys)))
         else:
             print_result(stdout_console(), result, replace(_view(), all_notes=self.all_notes))
+            if self.rule is not None and decision is not None:
+                print_decision(stdout_console(), result, self.rule, decision)
         if verdicts is not None:
             print_verdicts(verdicts)
 
-    def _judge(self, result: SweepResult, options: GateOptions) -> GateReport | None:
+    def _judge(
+        self, result: SweepResult, options: GateOptions, decision: GateResult | None
+    ) -> GateReport | None:
         """Judge the gates of the sweep and of the command line after all runs are stored."""
+        from initbench.study.stopping_rule import holds
+
+        obstacles = []
+        if decision is not None and holds(decision) is None:
+            obstacles.append(f"--until is undecided: {decision.gate.text}")
         runs = TrainedRuns(
             store=self.context.store,
             experiments={point.variant.config.name: point.run_ids for point in result.variants},
@@ -255,6 +298,7 @@ class _SweepCommand:
             tables=result.tables,
             rows=[point.label for point in result.variants],
             is_complete=self.shard is None and not result.unfinished,
+            obstacles=obstacles,
         )
         return judge_training(options, runs)
 
@@ -275,8 +319,23 @@ def _load_sweep(arguments: Sequence[str], shard: str | None, *, skip_invalid: bo
     )
 
 
+def _stopping_rule(
+    sweep_config: Sweep, until: str | None, max_seeds: int | None, shard: str | None
+) -> StoppingRule | None:
+    from initbench.study.stopping_rule import MAX_SEEDS, UNTIL, read_stopping_rule
+
+    if until is None:
+        if max_seeds is not None:
+            raise UsageError(f"{MAX_SEEDS} needs {UNTIL}; without it, set the number of seeds by seeds=N")
+        return None
+    if shard is not None:
+        raise UsageError(f"{UNTIL} cannot be combined with --shard, which trains only some of the runs")
+    return read_stopping_rule(until, sweep_config, max_seeds)
+
+
 def _parse_gates(
     sweep_config: Sweep,
+    rule: StoppingRule | None,
     shard: str | None,
     fail_if: Sequence[str] | None,
     fail_unless: Sequence[str] | None,
@@ -284,11 +343,31 @@ def _parse_gates(
     junit_xml: Path | None,
     fail_on: str | None,
 ) -> GateOptions:
-    # a shard lacks some rows
-    rows = None if shard else [point.label for point in sweep_config.variants]
-    gates = sweep_config.config.gates
-    return training_gates(
-        "sweep", fail_if, fail_unless, strict, junit_xml, fail_on, rows=rows, from_file=gates
+    gates = training_gates(
+        "sweep",
+        fail_if,
+        fail_unless,
+        strict,
+        junit_xml,
+        fail_on,
+        rows=None if shard else [point.row for point in sweep_config.variants],  # a shard lacks some rows
+        from_file=sweep_config.config.gates,
+        decides_without_gates=rule is not None,
+    )
+    return replace(gates, always_valid=rule is not None)
+
+
+def _run_context(
+    runs_dir: Path | None,
+    worker_options: WorkerOptions,
+    data_dir: Path | None,
+    offline: bool,
+    data_from: str | None,
+    trains: bool,
+) -> RunContext:
+    store = Store(runs_root(runs_dir))
+    return build_run_context(
+        store, worker_options, data_dir, offline=offline, data_from=data_from, trains=trains
     )
 
 
@@ -300,20 +379,16 @@ def _run_limits(
     return RunLimits(fail_fast, parse_duration(max_time), limit, tuple(retry or ()), rerun, keep_failed=True)
 
 
-def _check_options(
-    report: Path | None,
-    no_train: bool,
-    print_config: bool,
-    dry_run: bool,
-    rerun: bool,
-    retry: Sequence[str] | None,
-) -> None:
+def _check_options(invocation: typer.Context, job: EmitOptions) -> None:
     """Raise UsageError for options that cannot be combined, or for a report that cannot be written."""
-    without_results = {"--print-config": print_config, "--dry-run": dry_run}
-    check_report_file(report, without_results)
-    for option, is_set in {**without_results, "--rerun": rerun, "--retry": bool(retry)}.items():
-        if no_train and is_set:
-            raise UsageError(f"--no-train cannot be combined with {option}")
+    check_emit_command(invocation, job)
+    values = invocation.params
+    check_report_file(
+        values["report"], {"--print-config": values["print_config"], "--dry-run": values["dry_run"]}
+    )
+    for name in ("print_config", "dry_run", "until", "rerun", "retry"):
+        if values["no_train"] and values[name]:
+            raise UsageError(f"--no-train cannot be combined with --{name.replace('_', '-')}")
 
 
 def _print_configs(sweep_config: Sweep) -> None:

@@ -62,6 +62,21 @@ Retry = Annotated[
     list[RetryStatus] | None,
     typer.Option("--retry", metavar="STATUS", help="Retrain runs that failed, diverged or crashed."),
 ]
+Until = Annotated[
+    str | None,
+    typer.Option(
+        "--until",
+        metavar="CONDITION",
+        help="Train more seeds until a condition such as 'A.test_accuracy > B.test_accuracy' is decided."
+        " See docs/compare.md.",
+    ),
+]
+MaxSeeds = Annotated[
+    int | None,
+    typer.Option(
+        "--max-seeds", metavar="N", min=1, max=10_000, help="With --until: stop at N seeds per row (40)."
+    ),
+]
 ShardOption = Annotated[
     str | None,
     typer.Option(

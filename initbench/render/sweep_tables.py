@@ -138,15 +138,10 @@ def sweep_document(result: SweepResult, view: View, more: Mapping[str, Any]) -> 
         "points": [_point_document(result, point) for point in result.variants],
         "statuses": dict(sorted(result.statuses.items())),
         "unfinished": result.unfinished,
-        "failures": [
-            {"run_id": run.run_id, "status": run.status, "error": run.error} for run in result.failed
-        ],
+        "failures": failure_documents(result),
         "excluded": sweep.excluded,
         "same": dict(sweep.same),
-        "skipped": [
-            {"label": skipped.label, "faults": [str(fault) for fault in skipped.faults]}
-            for skipped in sweep.skipped
-        ],
+        "skipped": skipped_documents(sweep),
         "comparison": compare_document(result.tables, view),
         **more,
     }
@@ -157,10 +152,24 @@ def _point_document(result: SweepResult, point: VariantResult) -> dict[str, Any]
     return {
         "label": point.label,
         **record,
-        "runs": _run_documents(result, point.run_ids),
-        "tuning_runs": _run_documents(result, point.tuning_ids),
+        "runs": run_documents(result, point.run_ids),
+        "tuning_runs": run_documents(result, point.tuning_ids),
     }
 
 
-def _run_documents(result: SweepResult, run_ids: tuple[str, ...]) -> list[dict[str, Any]]:
+def failure_documents(result: SweepResult) -> list[dict[str, Any]]:
+    """Return the failed runs with their errors."""
+    return [{"run_id": run.run_id, "status": run.status, "error": run.error} for run in result.failed]
+
+
+def skipped_documents(sweep: Sweep) -> list[dict[str, Any]]:
+    """Return the points that cannot be built, with the reasons."""
+    return [
+        {"label": skipped.label, "faults": [str(fault) for fault in skipped.faults]}
+        for skipped in sweep.skipped
+    ]
+
+
+def run_documents(result: SweepResult, run_ids: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return the ids of runs with their statuses."""
     return [{"run_id": run_id, "status": result.status(run_id)} for run_id in run_ids]
