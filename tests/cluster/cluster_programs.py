@@ -29,7 +29,7 @@ sleep 30 &
 touch "$FAKE_SLURM/ready"
 wait
 """
-"""Stand-in for initbench: records its arguments; with a file `slow`, waits until it is told to stop."""
+"""Stand-in for initbench: records its arguments; with a file `slow`, waits for a signal to stop."""
 
 
 def results(root: Path) -> dict[str, tuple[bytes, ...]]:
