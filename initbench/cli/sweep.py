@@ -11,6 +11,23 @@ import typer
 from initbench.cli.compare import is_ascii
 from initbench.cli.custom_data import DataFrom, use_data
 from initbench.cli.custom_model import TrainedModelOption, use_model
+from initbench.cli.emit import check_emit_command, emit_sweep
+from initbench.cli.emit_options import (
+    CpusPerTask,
+    Emit,
+    EmitOptions,
+    GpusPerTask,
+    Image,
+    JobDirectory,
+    MaxArraySize,
+    MaxParallel,
+    MemoryPerTask,
+    SbatchOption,
+    Setup,
+    Tasks,
+    TimeLimit,
+    VolumeClaim,
+)
 from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict, print_verdicts
 from initbench.cli.load_configs import with_own_loss
 from initbench.cli.options import DataDir, Json, LossFrom, Notes, Plugins, RunsDir, runs_root
@@ -22,6 +39,7 @@ from initbench.cli.sweep_options import (
     Limit,
     MaxSeeds,
     MaxTime,
+    NoTrain,
     PrintConfig,
     Retry,
     ShardOption,
@@ -71,6 +89,7 @@ if TYPE_CHECKING:
 
 
 def sweep(
+    invocation: typer.Context,
     arguments: Arguments,
     model: TrainedModelOption = None,
     data_from: DataFrom = None,
@@ -89,6 +108,7 @@ def sweep(
     report: ReportFile = None,
     retry: Retry = None,
     rerun: Rerun = False,
+    no_train: NoTrain = False,
     skip_invalid: SkipInvalid = False,
     shard: ShardOption = None,
     executor: ExecutorName = "auto",
@@ -102,6 +122,19 @@ def sweep(
     quiet: Quiet = False,
     loss_from: LossFrom = None,
     _plugins: Plugins = None,
+    emit: Emit = None,
+    output: JobDirectory = None,
+    tasks: Tasks = None,
+    max_parallel: MaxParallel = None,
+    cpus: CpusPerTask = None,
+    gpus: GpusPerTask = None,
+    memory: MemoryPerTask = None,
+    time_limit: TimeLimit = None,
+    array_size: MaxArraySize = None,
+    sbatch: SbatchOption = None,
+    image: Image = None,
+    volume: VolumeClaim = None,
+    setup: Setup = None,
     json_output: Json = False,
 ) -> None:
     """Train the missing runs of a sweep and compare its points.
@@ -110,40 +143,30 @@ def sweep(
     command resumes a stopped sweep. Exit 1 if a run failed or a gate of the sweep is triggered. What --until
     decides is a result and does not change the exit code; with --strict an undecided one exits with 1.
     """
-    worker_options = WorkerOptions(device, executor, workers, worker_memory)
-    if not (print_config or dry_run):
+    job = EmitOptions(
+        output, tasks, max_parallel, cpus, gpus, memory, time_limit, array_size, sbatch, image, volume, setup
+    )
+    _check_options(invocation, job)
+    worker_options = WorkerOptions(job.device(device), executor, workers, worker_memory)
+    trains = not (emit or no_train)
+    if trains and not (print_config or dry_run):
         start_workers_early(worker_options)
-    from initbench.runner.pending import RunLimits
-
-    check_report_file(report, {"--print-config": print_config, "--dry-run": dry_run})
-    seconds = parse_duration(max_time)
     arguments = use_data(data_from, use_model(model, with_own_loss(arguments, loss_from)))
     sweep_config = _load_sweep(arguments, shard, skip_invalid=skip_invalid)
     if print_config:
         _print_configs(sweep_config)
         return
     rule = _stopping_rule(sweep_config, until, max_seeds, shard)
-    gates = training_gates(
-        "sweep",
-        fail_if,
-        fail_unless,
-        strict,
-        junit_xml,
-        fail_on,
-        rows=None if shard else [point.row for point in sweep_config.variants],  # a shard lacks some rows
-        from_file=sweep_config.config.gates,
-        decides_without_gates=rule is not None,
-    )
-    gates = replace(gates, always_valid=rule is not None)
-    context = build_run_context(
-        Store(runs_root(runs_dir)), worker_options, data_dir, offline=offline, data_from=data_from
-    )
-    limits = RunLimits(fail_fast, seconds, limit, tuple(retry or ()), rerun, keep_failed=True)
+    gates = _parse_gates(sweep_config, rule, shard, fail_if, fail_unless, strict, junit_xml, fail_on)
+    context = _run_context(runs_dir, worker_options, data_dir, offline, data_from, trains)
+    limits = _run_limits(fail_fast, max_time, limit, retry, rerun)
     command = _SweepCommand(sweep_config, context, limits, shard, rule, json_output, notes)
-    if dry_run:
+    if emit:
+        emit_sweep(invocation, sweep_config, context, job)
+    elif dry_run:
         command.plan()
     else:
-        command.run(gates, quiet=quiet, fail_on=fail_on, report=report)
+        command.run(gates, quiet=quiet, fail_on=fail_on, report=report, trains=trains)
 
 
 @dataclass(frozen=True)
@@ -174,8 +197,35 @@ class _SweepCommand:
             lines = [*plan_lines(result, outlook), *([first_round_line(self.rule)] if self.rule else [])]
             print_plan(stdout_console(), result, lines)
 
-    def run(self, gates: GateOptions, *, quiet: bool, fail_on: str | None, report: Path | None) -> None:
-        """Train the missing runs, then print, judge and report all results."""
+    def run(
+        self, gates: GateOptions, *, quiet: bool, fail_on: str | None, report: Path | None, trains: bool
+    ) -> None:
+        """Train the missing runs if the command trains, then print, judge and report all results."""
+        from initbench.render import text
+        from initbench.study.run_study import load_stored_study
+
+        if trains:
+            result, decision = self._train_and_report(quiet=quiet)
+        else:
+            result, decision = load_stored_study(self.sweep, self.context), None
+        verdicts = self._judge(result, gates, decision)
+        self._print_result(result, verdicts, decision)
+        failures = _failures(result, fail_on, trains=trains)
+        write_run_report(
+            report,
+            self.context.store,
+            result.tables,
+            title=f"{self.sweep.name}: {text.plural(len(result.variants), 'point')}",
+            verdicts=verdicts,
+            failures=failures,
+            trailing=[] if report is None else _tuning_sections(result),
+        )
+        if failures:
+            raise RunFailedError("\n".join(failures))
+        exit_with_verdicts(verdicts)
+
+    def _train_and_report(self, *, quiet: bool) -> tuple[SweepResult, GateResult | None]:
+        """Train the missing runs, and show the progress on stderr."""
         from initbench.render import text
         from initbench.render.sweep_progress import SweepDisplay
         from initbench.render.sweep_tables import skipped_points
@@ -194,21 +244,7 @@ class _SweepCommand:
             result, decision = self._train(driver, display)
         if (kept_runs := runs_to_train - display.done - result.unfinished) > 0:
             display.say(f"{self.sweep.name}: {text.plural(kept_runs, 'run')} kept")
-        verdicts = self._judge(result, gates, decision)
-        self._print_result(result, verdicts, decision)
-        failures = _failures(result, fail_on)
-        write_run_report(
-            report,
-            self.context.store,
-            result.tables,
-            title=f"{self.sweep.name}: {text.plural(len(result.variants), 'point')}",
-            verdicts=verdicts,
-            failures=failures,
-            trailing=[] if report is None else _tuning_sections(result),
-        )
-        if failures:
-            raise RunFailedError("\n".join(failures))
-        exit_with_verdicts(verdicts)
+        return result, decision
 
     def _train(self, driver: Runner, display: SweepDisplay) -> tuple[SweepResult, GateResult | None]:
         """Train the missing runs, and with a stopping rule more seeds until it is decided."""
@@ -297,6 +333,64 @@ def _stopping_rule(
     return read_stopping_rule(until, sweep_config, max_seeds)
 
 
+def _parse_gates(
+    sweep_config: Sweep,
+    rule: StoppingRule | None,
+    shard: str | None,
+    fail_if: Sequence[str] | None,
+    fail_unless: Sequence[str] | None,
+    strict: bool,
+    junit_xml: Path | None,
+    fail_on: str | None,
+) -> GateOptions:
+    gates = training_gates(
+        "sweep",
+        fail_if,
+        fail_unless,
+        strict,
+        junit_xml,
+        fail_on,
+        rows=None if shard else [point.row for point in sweep_config.variants],  # a shard lacks some rows
+        from_file=sweep_config.config.gates,
+        decides_without_gates=rule is not None,
+    )
+    return replace(gates, always_valid=rule is not None)
+
+
+def _run_context(
+    runs_dir: Path | None,
+    worker_options: WorkerOptions,
+    data_dir: Path | None,
+    offline: bool,
+    data_from: str | None,
+    trains: bool,
+) -> RunContext:
+    store = Store(runs_root(runs_dir))
+    return build_run_context(
+        store, worker_options, data_dir, offline=offline, data_from=data_from, trains=trains
+    )
+
+
+def _run_limits(
+    fail_fast: bool, max_time: str | None, limit: int | None, retry: Sequence[str] | None, rerun: bool
+) -> RunLimits:
+    from initbench.runner.pending import RunLimits
+
+    return RunLimits(fail_fast, parse_duration(max_time), limit, tuple(retry or ()), rerun, keep_failed=True)
+
+
+def _check_options(invocation: typer.Context, job: EmitOptions) -> None:
+    """Raise UsageError for options that cannot be combined, or for a report that cannot be written."""
+    check_emit_command(invocation, job)
+    values = invocation.params
+    check_report_file(
+        values["report"], {"--print-config": values["print_config"], "--dry-run": values["dry_run"]}
+    )
+    for name in ("print_config", "dry_run", "until", "rerun", "retry"):
+        if values["no_train"] and values[name]:
+            raise UsageError(f"--no-train cannot be combined with --{name.replace('_', '-')}")
+
+
 def _print_configs(sweep_config: Sweep) -> None:
     from initbench.config.loading import to_yaml
 
@@ -315,8 +409,16 @@ def _tuning_sections(result: SweepResult) -> list[ReportSection]:
     return tuning_sections([result])
 
 
-def _failures(result: SweepResult, fail_on: str | None) -> list[str]:
-    """Return lines on the runs that failed, and on those that diverged if `fail_on` says so."""
-    from initbench.render.sweep_tables import failure_lines
+def _failures(result: SweepResult, fail_on: str | None, *, trains: bool) -> list[str]:
+    """Return lines on the runs that failed, and on those that diverged if `fail_on` says so.
 
-    return [*failure_lines(result.failed), *divergence_failures(result.statuses.elements(), fail_on)]
+    For a command that does not train, missing runs are failures too.
+    """
+    from initbench.render.sweep_tables import failure_lines, missing_runs_lines
+
+    missing = [] if trains else missing_runs_lines(result)
+    return [
+        *missing,
+        *failure_lines(result.failed),
+        *divergence_failures(result.statuses.elements(), fail_on),
+    ]

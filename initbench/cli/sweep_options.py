@@ -37,6 +37,12 @@ DryRun = Annotated[
 PrintConfig = Annotated[
     bool, typer.Option("--print-config", help="Print the resolved config of each point and stop.")
 ]
+NoTrain = Annotated[
+    bool,
+    typer.Option(
+        "--no-train", help="Train nothing: show and judge the stored runs, and exit 1 if runs are missing."
+    ),
+]
 SkipInvalid = Annotated[
     bool, typer.Option("--skip-invalid", help="Skip points that cannot be built, and report them.")
 ]
@@ -79,11 +85,11 @@ ShardOption = Annotated[
 ]
 
 
-def parse_duration(text: str | None) -> float | None:
+def parse_duration(text: str | None, option: str = "--max-time") -> float | None:
     """Convert `90`, `90s`, `10m` or `2h` to seconds; raise UsageError for other text."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|)", text.strip())
     if match is None or not float(match[1]):
-        raise UsageError(f"--max-time takes a time such as 90s, 10m or 2h, not {text!r}")
+        raise UsageError(f"{option} takes a time such as 90s, 10m or 2h, not {text!r}")
     return float(match[1]) * _UNITS[match[2]]

@@ -20,7 +20,7 @@ from initbench.render.text_table import TextTable
 from initbench.render.tuning_tables import tuning_table
 from initbench.store.run_directory import COMPLETE
 from initbench.study.forecast import Forecast
-from initbench.study.run_study import SweepResult, VariantResult
+from initbench.study.run_study import RESUME_LIMITS, SweepResult, VariantResult
 
 _SHOWN = 5
 _GB = 1e9
@@ -42,6 +42,21 @@ def missing_runs_note(result: SweepResult) -> Iterator[str]:
             f"{text.plural(result.unfinished, 'run')} of the sweep"
             f" {_are(result.unfinished)} not trained yet; run the same command again to continue."
         )
+
+
+def missing_runs_lines(result: SweepResult) -> list[str]:
+    """Return a line with the points whose runs are missing or unfinished; no line if there are none."""
+    if not result.unfinished:
+        return []
+    unfinished = [point for point in result.variants if _is_unfinished(result, point)]
+    labels = ", ".join(point.label for point in unfinished[:_SHOWN])
+    more = f" and {len(unfinished) - _SHOWN} more" if len(unfinished) > _SHOWN else ""
+    return [f"{text.plural(result.unfinished, 'run')} missing or unfinished: {labels}{more}"]
+
+
+def _is_unfinished(result: SweepResult, point: VariantResult) -> bool:
+    run_ids = [*point.tuning_ids, *point.run_ids]
+    return point.config is None or result.to_train(run_ids, RESUME_LIMITS) > 0
 
 
 def print_plan(console: Console, result: SweepResult, summary: Sequence[str]) -> None:
