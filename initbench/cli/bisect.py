@@ -137,6 +137,7 @@ def bisect(
 
 
 def _load_lattice(arguments: Sequence[str], seeds: int | None) -> ConfigLattice:
+    from initbench.analysis.stats.paired_samples import MIN_VALUES
     from initbench.study.config_lattice import ConfigLattice
 
     configs = load_experiments(arguments)
@@ -146,7 +147,10 @@ def _load_lattice(arguments: Sequence[str], seeds: int | None) -> ConfigLattice:
             " configs/relu_misprint.yaml"
         )
     healthy, sick = configs
-    return ConfigLattice(healthy, sick, healthy.seed_list if seeds is None else range(seeds))
+    seed_list = healthy.seed_list if seeds is None else range(seeds)
+    if len(seed_list) < MIN_VALUES:
+        raise UsageError(f"{healthy.name} has one seed, which shows no spread: pass --seeds N, such as 5")
+    return ConfigLattice(healthy, sick, seed_list)
 
 
 def _search(

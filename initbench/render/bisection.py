@@ -161,11 +161,9 @@ def _headline(bisection: Bisection) -> str:
     if singles:
         keys = _join_keys(bisection, frozenset(chain.from_iterable(singles)))
         return f"{f'Each of {keys}' if len(singles) > 1 else keys} alone makes the healthy config sick."
-    chosen, effect = (
-        (breaking, "the healthy config sick") if breaking else (curing, "the sick config healthy")
-    )
-    keys = _join_keys(bisection, chosen[0])
-    if len(chosen[0]) == 1:
+    sets, effect = (breaking, "the healthy config sick") if breaking else (curing, "the sick config healthy")
+    keys = _join_keys(bisection, sets[0])
+    if len(sets[0]) == 1:
         return f"{keys} alone makes {effect}."
     return f"{keys} make {effect} together, and no part of them does."
 

@@ -148,7 +148,7 @@ class Bisection:
 
     @property
     def outcome(self) -> Outcome:
-        """What the bisection has found."""
+        """Whether keys that make the difference are known."""
         if self.judged[HEALTHY_POINT].state is not PointState.HEALTHY:
             return Outcome.UNDECIDED if self.stopped else Outcome.NO_DIFFERENCE
         return Outcome.FOUND if self.breaking or self.curing else Outcome.UNDECIDED
@@ -186,7 +186,7 @@ class Bisection:
         scores = {point: self._scores(point) for point in self.points}
         seeds = [seed for seed in self.lattice.seeds if all(seed in values for values in scores.values())]
         numbers = range(count)
-        factors = [frozenset(chosen) for size in (1, 2) for chosen in combinations(numbers, size)]
+        factors = [frozenset(pair) for size in (1, 2) for pair in combinations(numbers, size)]
         tests = []
         for factor in factors:
             scale = 2.0 ** (count - len(factor))
@@ -240,7 +240,7 @@ def first_points(lattice: ConfigLattice) -> list[Point]:
     numbers = sorted(lattice.everything)
     if len(numbers) <= MAX_FULL:
         sets = chain.from_iterable(combinations(numbers, size) for size in range(len(numbers) + 1))
-        return [frozenset(chosen) for chosen in sets]
+        return [frozenset(numbers) for numbers in sets]
     singles = [frozenset((number,)) for number in numbers]
     return [HEALTHY_POINT, lattice.everything, *singles, *(lattice.everything - single for single in singles)]
 
@@ -258,10 +258,10 @@ def make_study(lattice: ConfigLattice, points: Iterable[Point]) -> Study[SweepCo
 
 @dataclass(frozen=True)
 class SearchLimits:
-    """How points are judged, and how many may be trained."""
+    """Metric that points are judged by, and limit of the number of runs."""
 
     metric: Metric | None = None
-    """Metric by which points are judged; None for the main score of the data set."""
+    """None for the main score of the data set."""
     max_runs: int = DEFAULT_MAX_RUNS
     """Maximum number of runs, stored ones included."""
 

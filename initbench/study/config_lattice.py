@@ -32,7 +32,7 @@ _MISSING = object()
 
 
 @dataclass(frozen=True)
-class Change:
+class ConfigChange:
     """Keys in which two experiments differ and that change together, such as a component with its options."""
 
     healthy: Mapping[str, Any]
@@ -87,7 +87,7 @@ def _value_text(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def find_changes(healthy: Mapping[str, Any], sick: Mapping[str, Any]) -> list[Change]:
+def find_changes(healthy: Mapping[str, Any], sick: Mapping[str, Any]) -> list[ConfigChange]:
     """Return the changes between two resolved experiments, in the order of their keys.
 
     A component whose name differs is one change with all of its options. If the family of the net differs,
@@ -98,11 +98,13 @@ def find_changes(healthy: Mapping[str, Any], sick: Mapping[str, Any]) -> list[Ch
     if len(budget) < 2:
         return changes
     first, second = budget
-    joined = Change({**first.healthy, **second.healthy}, {**first.sick, **second.sick})
+    joined = ConfigChange({**first.healthy, **second.healthy}, {**first.sick, **second.sick})
     return [joined if change is first else change for change in changes if change is not second]
 
 
-def _section_changes(healthy: Mapping[str, Any], sick: Mapping[str, Any], path: str) -> Iterator[Change]:
+def _section_changes(
+    healthy: Mapping[str, Any], sick: Mapping[str, Any], path: str
+) -> Iterator[ConfigChange]:
     selected: dict[str, tuple[Any, Any]] = {}
     for key in dict.fromkeys((*healthy, *sick)):
         dotted = f"{path}{key}"
@@ -114,9 +116,9 @@ def _section_changes(healthy: Mapping[str, Any], sick: Mapping[str, Any], path: 
         elif not path or _is_section(*values):
             yield from _section_changes(*values, f"{dotted}.")
         else:
-            yield Change({dotted: values[0]}, {dotted: values[1]})
+            yield ConfigChange({dotted: values[0]}, {dotted: values[1]})
     if selected:
-        yield Change(
+        yield ConfigChange(
             {key: value for key, (value, _) in selected.items()},
             {key: value for key, (_, value) in selected.items()},
         )
@@ -181,8 +183,8 @@ class ConfigLattice:
         data = self._ends[HEALTHY].resolved()
         for number in sorted(point):
             self.changes[number].apply(data, SICK)
-        chosen = dict(self.changes[number].main_value(SICK) for number in sorted(point))
-        data["name"] = point_name(self.name, point_label(chosen))
+        main_values = dict(self.changes[number].main_value(SICK) for number in sorted(point))
+        data["name"] = point_name(self.name, point_label(main_values))
         config, issues = validate_data(ExperimentConfig, data, lambda *_: "")
         return SkippedVariant(label, tuple(issues)) if config is None else Variant(label, config, keys)
 
@@ -192,7 +194,7 @@ class ConfigLattice:
         return {key: value for values in changes for key, value in values.items()}
 
 
-def _require_same_task(change: Change) -> None:
+def _require_same_task(change: ConfigChange) -> None:
     """Raise UsageError if a change makes results incomparable."""
     section, _, key = change.key.partition(".")
     if section == "data" and (key in _TASK_KEYS or key.partition(".")[0] not in DataOptions.model_fields):

@@ -107,6 +107,7 @@ def test_configs_without_a_difference_in_results(bisect: Command, tmp_path: Path
         ),
         (("--metric", "steps_to_target"), PAIR, "choose a score or a loss"),
         (("model.depht=3",), PAIR, "did you mean"),
+        (("seeds=1",), PAIR, "pass --seeds N"),
         (("--max-time", "soon"), PAIR, "90s, 10m or 2h"),
     ],
 )
