@@ -28,7 +28,7 @@ def complete_runs(context: typer.Context, incomplete: str) -> list[str]:
 
     root = Path(context.params.get("runs_dir") or "runs")
     try:
-        records = Store(root).records()
+        records = Store(root).record_headers()
         swept = sweep_index.sweep_names(root)
     except (InitbenchError, OSError):
         return []

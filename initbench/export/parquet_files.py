@@ -14,6 +14,9 @@ from initbench.optional_packages import import_optional
 _GROUP_ROWS = 1 << 17
 """Rows after which a row group is written; a group for each run would make files slow to read."""
 
+_MAX_PARTS = 1000
+"""Parts that are kept apart: a table of one row takes a hundred times the memory of a row in a block."""
+
 
 class ParquetExporter:
     """Writes one Parquet file for each table, with the meaning of each column in its metadata."""
@@ -51,6 +54,7 @@ class _ParquetFile:
     def __init__(self, arrow: Any, schema: Any, writer: Any) -> None:
         self._arrow, self._schema, self._writer = arrow, schema, writer
         self._parts: list[Any] = []
+        self._blocks: list[Any] = []
         self._rows = 0
 
     def write(self, rows: Columns) -> None:
@@ -58,11 +62,20 @@ class _ParquetFile:
         part = self._arrow.Table.from_pydict(rows, schema=self._schema)
         self._parts.append(part)
         self._rows += part.num_rows
+        if len(self._parts) >= _MAX_PARTS:
+            self._combine_parts()
         if self._rows >= _GROUP_ROWS:
             self.flush()
 
     def flush(self) -> None:
         """Write the collected rows as one row group."""
         if self._rows:
-            self._writer.write_table(self._arrow.concat_tables(self._parts), row_group_size=self._rows)
-        self._parts, self._rows = [], 0
+            self._combine_parts()
+            self._writer.write_table(self._arrow.concat_tables(self._blocks), row_group_size=self._rows)
+        self._blocks, self._rows = [], 0
+
+    def _combine_parts(self) -> None:
+        """Copy the parts into one block."""
+        if self._parts:
+            self._blocks.append(self._arrow.concat_tables(self._parts).combine_chunks())
+        self._parts = []
