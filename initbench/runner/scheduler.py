@@ -112,10 +112,16 @@ class Scheduler:
                 if isinstance(error, Terminated):
                     self._collect_checkpoints()
             finally:
-                self._crew.close()
-                for begun in self._begun.values():
-                    begun.recorder.interrupt()
+                self._close_and_interrupt()
             raise
+
+    def _close_and_interrupt(self) -> None:
+        """Close the worker pool and interrupt the unfinished runs, even if a second signal ends the former."""
+        try:
+            self._crew.close()
+        finally:
+            for begun in self._begun.values():
+                begun.recorder.interrupt()
 
     def _collect_checkpoints(self) -> None:
         """Store what the workers report until they stop, unless it cannot be written."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import socket
 from contextlib import chdir, suppress
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Thread, current_thread, main_thread
 from typing import Any
 
 from initbench.errors import DeviceError, UsageError
@@ -42,7 +43,8 @@ def check_address(address: str | None) -> None:
     import_ray()
     if address is not None and address != "auto" and _port_of(address) is None:
         forms = " or ".join(f"ray:{form}" for form in ADDRESS_FORMS)
-        raise UsageError(f"{address!r} is not the address of a Ray cluster; write {forms}")
+        found = f"{address!r} is not the address of a Ray cluster" if address else "the address is missing"
+        raise UsageError(f"--executor ray: {found}; write {forms}, or ray alone")
 
 
 class RayConnection:
@@ -79,6 +81,7 @@ class RayConnection:
         if not self._connected.wait(CONNECT_SECONDS):
             raise DeviceError(f"{self._subject}: no answer within {CONNECT_SECONDS:.0f} seconds")
         self._raise_failure()
+        _restore_signal_handler()
 
     @property
     def is_on_this_machine(self) -> bool:
@@ -147,7 +150,9 @@ def _full_address(address: str) -> str:
 def _port_of(address: str) -> tuple[str, int] | None:
     """Return host and port of an address, or None if it is none."""
     match = re.fullmatch(r"(?:ray://)?([^/\s]+):(\d{1,5})", _full_address(address))
-    return None if match is None else (match[1].strip("[]"), int(match[2]))
+    if match is None or not 0 < int(match[2]) < 2**16:
+        return None
+    return match[1].strip("[]"), int(match[2])
 
 
 def _require_reachable(address: str) -> None:
@@ -157,8 +162,8 @@ def _require_reachable(address: str) -> None:
         return
     try:
         socket.create_connection(location, timeout=REACH_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        reason = "no answer" if isinstance(error, TimeoutError) else str(error).lower()
+    except OSError as error:
+        reason = "no answer" if isinstance(error, TimeoutError) else (error.strerror or str(error)).lower()
         raise DeviceError(
             f"the Ray cluster at {address} cannot be reached: {reason}; check the address, and that"
             " `ray start --head` runs there"
@@ -169,6 +174,13 @@ def _advice(address: str) -> str:
     if address == _MACHINE or address.startswith(_CLIENT):
         return ""
     return "; this machine must be a node of the cluster, or use ray://HOST:10001"
+
+
+def _restore_signal_handler() -> None:
+    """Install the handler of SIGTERM again: Ray has put one before it that prints a stack trace."""
+    handler = signal.getsignal(signal.SIGTERM)
+    if handler is not None and current_thread() is main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _silence() -> None:
