@@ -116,7 +116,7 @@ class Scheduler:
             raise
 
     def _close_and_interrupt(self) -> None:
-        """Close the worker pool and interrupt the unfinished runs, even if a second signal ends the former."""
+        """Close the worker pool and interrupt the unfinished runs, even if a second signal arrives."""
         try:
             self._crew.close()
         finally:

@@ -15,6 +15,7 @@ from typing import Any
 from initbench.errors import DeviceError, UsageError
 from initbench.machine import available_bytes, available_cores
 from initbench.optional_packages import import_optional
+from initbench.runner.fingerprint_cache import PACKAGE
 
 ADDRESS_FORMS = ("auto", "HOST:PORT", "ray://HOST:PORT")
 VARIABLE = "RAY_ADDRESS"
@@ -130,6 +131,11 @@ class RayConnection:
 
     def _options(self) -> dict[str, Any]:
         options = {"address": self._address, "log_to_driver": False, "logging_level": logging.ERROR}
+        if self._address.startswith(
+            _CLIENT
+        ):  # a process of the cluster reads the messages, and passes them on
+            code = {"py_modules": [str(PACKAGE)], "excludes": ["**/__pycache__"]}
+            return {**options, "runtime_env": code}
         if not self.is_on_this_machine:
             return options
         return {

@@ -175,6 +175,7 @@ class RayPool:
             )
 
     def _on_death(self, actor: _Actor, error: BaseException, deliver: Deliver) -> None:
+        task = actor.task
         self._remove(actor)
         ray_errors = self._connection.ray.exceptions
         if not isinstance(error, ray_errors.RayError) or isinstance(error, ray_errors.RayTaskError):
@@ -183,7 +184,7 @@ class RayPool:
             self._failed_starts += 1
             if getattr(error, "actor_init_failed", False) or self._failed_starts >= MAX_FAILED_STARTS:
                 raise DeviceError(f"a Ray actor cannot be started: {_last_line(error)}") from error
-        elif (task := actor.task) is not None:
+        elif task is not None:
             is_lost = isinstance(error, ray_errors.ActorUnavailableError) or not self._connection.is_alive(
                 actor.facts.node
             )
