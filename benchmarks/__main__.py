@@ -13,7 +13,16 @@ import sys
 import time
 from collections.abc import Callable
 
-from benchmarks import first_table, precision, probe_cost, scaling, sweep_speed, throughput
+from benchmarks import (
+    convolutions,
+    cuda,
+    first_table,
+    precision,
+    probe_cost,
+    scaling,
+    sweep_speed,
+    throughput,
+)
 from benchmarks.measurements import Measurement, machine, store, stored_measurements
 
 SUITES: dict[str, tuple[Callable[[int], list[Measurement]], int]] = {
@@ -21,6 +30,8 @@ SUITES: dict[str, tuple[Callable[[int], list[Measurement]], int]] = {
     "sweep": (sweep_speed.measure, 2),
     "precision": (precision.measure, 9),
     "first_table": (first_table.measure, 5),
+    "convolutions": (convolutions.measure, 3),
+    "cuda": (cuda.measure, 3),
     "probe": (probe_cost.measure, 3),
     "scaling": (scaling.measure, 2),
 }

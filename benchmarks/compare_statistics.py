@@ -18,14 +18,27 @@ from benchmarks.results_page import write_section
 from benchmarks.simulated_arms import CORRELATION, LAWS, NORMAL, Arm, Law, experiments
 from docs.generators.markdown import page, table
 from initbench.analysis.stats.confidence_intervals import Interval, mean_interval
+from initbench.analysis.stats.confidence_sequences import mean_sequence
 from initbench.analysis.stats.mean_difference import compare_means
 from initbench.analysis.stats.multiple_comparisons import holm
+from initbench.analysis.stats.paired_samples import align_samples
 from initbench.analysis.stats.power import MAX_SEEDS, seeds_needed, t_power
+from initbench.study.stopping_rule import DEFAULT_MAX_SEEDS, next_count
 
 SEEDS = (3, 5, 10, 20)
 ARMS = 10
 LEVEL = 0.05
 POWER_SEEDS = (3, 5, 10, 17, 20)
+EFFECTS = (0.0, 0.5, 1.0, 2.0, 4.0)
+"""True differences, in standard deviations of the difference of a pair."""
+
+
+def rounds() -> list[int]:
+    """Return the numbers of seeds at which `sweep --until` looks at the results, from three seeds on."""
+    counts = [3]
+    while counts[-1] < DEFAULT_MAX_SEEDS:
+        counts.append(next_count(counts[-1], DEFAULT_MAX_SEEDS))
+    return counts
 
 
 @dataclass(frozen=True)
@@ -89,6 +102,61 @@ def power(n: int, replications: int, *, paired: bool) -> tuple[Share, float]:
     return Share(hits, replications), t_power(math.sqrt(n) / spread, df, 1.0 - LEVEL)
 
 
+@dataclass(frozen=True)
+class RunningCoverage:
+    """Shares of replications in which the intervals of all rounds of `sweep --until` cover the true value."""
+
+    always_valid: Share
+    fixed: Share
+    """The same for Student's interval, which is valid at one number of seeds."""
+    fixed_at_end: Share
+    """Coverage of Student's interval after the last round alone."""
+
+
+def running_coverage(law: Law, replications: int, kind: str) -> RunningCoverage:
+    """Estimate how often all intervals of a mean, or of a paired difference, cover the true value."""
+    arms = _two_arms(law, DEFAULT_MAX_SEEDS, replications, shared=kind == "paired")
+    truth = _on_linear_scale(law.first.mean if kind == "mean" else law.difference, law)
+    hits = [0, 0, 0]
+    for pair in arms:
+        always, fixed = True, [True]
+        for n in rounds():
+            values = _first_values(pair, n, law, kind)
+            sequence, interval = mean_sequence(values), mean_interval(values)
+            always = always and (sequence is None or sequence.contains(truth))
+            fixed.append(interval is None or interval.contains(truth))
+        hits = [hits[0] + always, hits[1] + all(fixed), hits[2] + fixed[-1]]
+    return RunningCoverage(*(Share(count, replications) for count in hits))
+
+
+def _first_values(pair: list[Arm], n: int, law: Law, kind: str) -> list[float]:
+    """Return what is averaged after a round: values of the first arm, or differences of pairs."""
+    first, second = ({seed: value for seed, value in arm.items() if seed < n} for arm in pair)
+    if kind == "mean":
+        return [_on_linear_scale(value, law) for value in first.values() if value is not None]
+    samples = align_samples(first, second, True, law.scale)
+    return [a - b for a, b in zip(samples.left, samples.right, strict=True)] if samples.are_pairs else []
+
+
+def _on_linear_scale(value: float, law: Law) -> float:
+    return math.log(value) if law.scale == "log" else value
+
+
+def seeds_until_decided(effect: float, replications: int) -> tuple[Share, float]:
+    """Estimate how often a difference is decided within the maximum, and the mean number of seeds."""
+    stream = np.random.default_rng([int(10 * effect), 3])
+    decided = 0
+    seeds = []
+    for differences in stream.normal(effect, 1.0, size=(replications, DEFAULT_MAX_SEEDS)).tolist():
+        for n in rounds():
+            interval = mean_sequence(differences[:n])
+            if interval is not None and not interval.contains(0.0):
+                decided += 1
+                break
+        seeds.append(n)
+    return Share(decided, replications), float(np.mean(seeds))
+
+
 def estimates_of_seeds(n: int, replications: int) -> list[int]:
     """Return the 10 %, 50 % and 90 % quantiles of `seeds_needed`, where 17 is right, from n seeds a side."""
     kinds = [NORMAL.first, NORMAL.first]
@@ -133,7 +201,37 @@ def section(replications: int, families: int) -> str:
         "For the same two arms, unpaired, 17 seeds per arm give 80 % power. The table shows the values of"
         f" `seeds needed` estimated from n seeds per arm, in {families:,} replications.",
         _estimates(families),
+        "### Intervals that are looked at while seeds are added",
+        f"`sweep --until` looks at the results after {', '.join(map(str, rounds()))} seeds. The table shows"
+        " how often the intervals of **all** these rounds cover the true value, in"
+        f" {replications:,} replications: `always-valid` with the confidence sequence that `--until` uses,"
+        " `Student` with the t interval of"
+        " `compare`. The last column is the coverage of the t interval after the last round alone.",
+        _running_coverages(replications),
+        "The confidence sequence is valid for normal values, with at least 95 % for any number of rounds."
+        " Skewed values lose coverage for the same reason as in the first table.",
+        "The number of seeds until `A > B` is decided, for normal differences of pairs with a true mean of"
+        f" `effect` standard deviations, in {replications:,} replications. At an effect of 0 every decision"
+        " is an error.",
+        _stops(replications),
     )
+
+
+def _running_coverages(replications: int) -> str:
+    rows = []
+    for law in LAWS:
+        for kind in ("mean", "paired"):
+            shares = running_coverage(law, replications, kind)
+            rows.append(_progress([law.name, kind, shares.always_valid, shares.fixed, shares.fixed_at_end]))
+    return table(["law", "interval", "always-valid", "Student", "Student, last round"], rows)
+
+
+def _stops(replications: int) -> str:
+    rows = []
+    for effect in EFFECTS:
+        decided, seeds = seeds_until_decided(effect, replications)
+        rows.append(_progress([f"{effect:g}", decided, f"{seeds:.1f}"]))
+    return table(["effect", "decided", f"mean number of seeds (at most {DEFAULT_MAX_SEEDS})"], rows)
 
 
 def _progress(row: list[object]) -> list[object]:

@@ -133,7 +133,7 @@ class Registry(Generic[E]):
         """
         module, line = origin or _registering_statement()
         if not _is_built_in(module):
-            self._import_package()  # so that an entry of a plug-in never takes the name of a built-in one
+            self.import_package()  # so that an entry of a plug-in never takes the name of a built-in one
         names = (entry.name, *entry.aliases)
         for name in names:
             self._check_free(name, entry, module)
@@ -225,7 +225,7 @@ class Registry(Generic[E]):
             return
         self._is_complete = True
         try:
-            self._import_package()
+            self.import_package()
             if self.group:
                 plugins.import_plugins(self.group)
             self._extend()
@@ -235,7 +235,8 @@ class Registry(Generic[E]):
         by_module = sorted(self._entries, key=self._position)
         self._entries = {name: self._entries[name] for name in by_module}
 
-    def _import_package(self) -> None:
+    def import_package(self) -> None:
+        """Import the modules of the package, without plug-ins."""
         if self._package is not None and not self._has_package:
             self._has_package = True
             package = importlib.import_module(self._package)

@@ -40,6 +40,7 @@ FLOORS = (
     "diagnostics",
     "analysis",
     "study",
+    "cluster",
     "render",
     "export",
     "report",

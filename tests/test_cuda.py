@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from initbench.train.cohort import Cohort
 from initbench.train.matmul_precision import FP32_ERROR, true_fp32
+from tests.train.cohorts import DIM, nets, separable, train
 
 pytestmark = [
     pytest.mark.cuda,
@@ -102,3 +104,34 @@ def test_products_and_convolutions_are_of_true_float32() -> None:
     for found, wanted in zip((product, convolved), exact, strict=True):
         assert (found - wanted).square().mean().sqrt() < FP32_ERROR * wanted.square().mean().sqrt()
     assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic) == before
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_a_captured_step_is_one_cuda_graph_with_the_numbers_of_a_plain_step(
+    make_config: Any, norm: str
+) -> None:
+    config = make_config(model={"depth": 4, "width": 24, "norm": norm}, train={"batch_size": 32})
+    device = torch.device("cuda")
+    plain, captured = (
+        Cohort(nets(config, [0, 1, 2]), config.train, "vmap", device, captures=captures)
+        for captures in (False, True)
+    )
+    for step in range(4):
+        batch = separable(3 * 32, seed=step)
+        x, y = batch.x.view(3, 32, DIM).to(device), batch.y.view(3, 32).to(device)
+        assert torch.equal(captured.gradients(x, y), plain.gradients(x, y))
+        for cohort in (plain, captured):
+            cohort.update(0.05)
+    assert all(torch.equal(captured.parameters[name], p) for name, p in plain.parameters.items())
+    replay = captured._captured["gradients"]._replay
+    assert replay is not None
+    assert len(replay._operations) == 1
+
+
+def test_losses_that_are_checked_late_change_nothing(make_config: Any) -> None:
+    config = make_config(
+        model={"depth": 4, "width": 24}, train={"steps": 30, "batch_size": 50, "eval_every": 7}
+    )
+    at_once, late = (train(config, [0, 1], device=torch.device("cuda"), updates_per_check=n) for n in (1, 16))
+    assert late.steps == at_once.steps
+    assert repr(late.entries) == repr(at_once.entries)

@@ -85,6 +85,8 @@ class GateOptions:
     """Whether the command has a verdict without gates, as a sweep with --fail-on does."""
     command: str = "compare"
     """Name of the command, for the heading of its summary."""
+    always_valid: bool = False
+    """Whether the number of runs depends on their results, so that intervals must be confidence sequences."""
 
 
 @dataclass(frozen=True)
@@ -268,7 +270,14 @@ def _evaluate(options: GateOptions, tables: Sequence[Table], reference: Referenc
         return []
     from initbench.analysis.gates.evaluate import evaluate_gates
 
-    return evaluate_gates(options.gates, tables, options.confidence, reference, strict=options.strict)
+    return evaluate_gates(
+        options.gates,
+        tables,
+        options.confidence,
+        reference,
+        strict=options.strict,
+        always_valid=options.always_valid,
+    )
 
 
 def _changes(options: GateOptions, tables: Sequence[Table], reference: Reference | None) -> Changes | None:

@@ -11,6 +11,23 @@ import typer
 from initbench.cli.compare import is_ascii
 from initbench.cli.custom_data import DataFrom, use_data
 from initbench.cli.custom_model import TrainedModelOption, use_model
+from initbench.cli.emit import check_emit_command, emit_sweep
+from initbench.cli.emit_options import (
+    CpusPerTask,
+    Emit,
+    EmitOptions,
+    GpusPerTask,
+    Image,
+    JobDirectory,
+    MaxArraySize,
+    MaxParallel,
+    MemoryPerTask,
+    SbatchOption,
+    Setup,
+    Tasks,
+    TimeLimit,
+    VolumeClaim,
+)
 from initbench.cli.gate_options import FailIf, FailUnless, JunitXml, Strict, print_verdicts
 from initbench.cli.load_configs import with_own_loss
 from initbench.cli.options import DataDir, Json, LossFrom, Notes, Plugins, RunsDir, runs_root
@@ -20,11 +37,14 @@ from initbench.cli.sweep_options import (
     DryRun,
     FailFast,
     Limit,
+    MaxSeeds,
     MaxTime,
+    NoTrain,
     PrintConfig,
     Retry,
     ShardOption,
     SkipInvalid,
+    Until,
     parse_duration,
 )
 from initbench.cli.training_gates import (
@@ -55,21 +75,28 @@ from initbench.store.store import Store
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from initbench.analysis.gates.evaluate import GateResult
     from initbench.cli.gate_options import GateOptions, GateReport
     from initbench.config.study import Sweep
     from initbench.render.compare.display_options import View
+    from initbench.render.sweep_progress import SweepDisplay
     from initbench.report.page import ReportSection
     from initbench.runner.pending import RunLimits
     from initbench.runner.plan import RunContext
+    from initbench.runner.runner import Runner
     from initbench.study.run_study import SweepResult
+    from initbench.study.stopping_rule import StoppingRule
 
 
 def sweep(
+    invocation: typer.Context,
     arguments: Arguments,
     model: TrainedModelOption = None,
     data_from: DataFrom = None,
     dry_run: DryRun = False,
     print_config: PrintConfig = False,
+    until: Until = None,
+    max_seeds: MaxSeeds = None,
     limit: Limit = None,
     max_time: MaxTime = None,
     fail_fast: FailFast = False,
@@ -81,6 +108,7 @@ def sweep(
     report: ReportFile = None,
     retry: Retry = None,
     rerun: Rerun = False,
+    no_train: NoTrain = False,
     skip_invalid: SkipInvalid = False,
     shard: ShardOption = None,
     executor: ExecutorName = "auto",
@@ -94,44 +122,51 @@ def sweep(
     quiet: Quiet = False,
     loss_from: LossFrom = None,
     _plugins: Plugins = None,
+    emit: Emit = None,
+    output: JobDirectory = None,
+    tasks: Tasks = None,
+    max_parallel: MaxParallel = None,
+    cpus: CpusPerTask = None,
+    gpus: GpusPerTask = None,
+    memory: MemoryPerTask = None,
+    time_limit: TimeLimit = None,
+    array_size: MaxArraySize = None,
+    sbatch: SbatchOption = None,
+    image: Image = None,
+    volume: VolumeClaim = None,
+    setup: Setup = None,
     json_output: Json = False,
 ) -> None:
     """Train the missing runs of a sweep and compare its points.
 
     A sweep file has axes (docs/config.md); with a plain experiment they come from the command line. The same
-    command resumes a stopped sweep. Exit 1 if a run failed or a gate of the sweep is triggered.
+    command resumes a stopped sweep. Exit 1 if a run failed or a gate of the sweep is triggered. What --until
+    decides is a result and does not change the exit code; with --strict an undecided one exits with 1.
     """
-    worker_options = WorkerOptions(device, executor, workers, worker_memory)
-    if not (print_config or dry_run):
+    job = EmitOptions(
+        output, tasks, max_parallel, cpus, gpus, memory, time_limit, array_size, sbatch, image, volume, setup
+    )
+    _check_options(invocation, job)
+    worker_options = WorkerOptions(job.device(device), executor, workers, worker_memory)
+    trains = not (emit or no_train)
+    if trains and not (print_config or dry_run):
         start_workers_early(worker_options)
-    from initbench.runner.pending import RunLimits
-
-    check_report_file(report, {"--print-config": print_config, "--dry-run": dry_run})
-    seconds = parse_duration(max_time)
     arguments = use_data(data_from, use_model(model, with_own_loss(arguments, loss_from)))
     sweep_config = _load_sweep(arguments, shard, skip_invalid=skip_invalid)
     if print_config:
         _print_configs(sweep_config)
         return
-    gates = training_gates(
-        "sweep",
-        fail_if,
-        fail_unless,
-        strict,
-        junit_xml,
-        fail_on,
-        rows=None if shard else [point.label for point in sweep_config.variants],  # a shard lacks some rows
-        from_file=sweep_config.config.gates,
-    )
-    context = build_run_context(
-        Store(runs_root(runs_dir)), worker_options, data_dir, offline=offline, data_from=data_from
-    )
-    limits = RunLimits(fail_fast, seconds, limit, tuple(retry or ()), rerun, keep_failed=True)
-    command = _SweepCommand(sweep_config, context, limits, shard, json_output, notes)
-    if dry_run:
+    rule = _stopping_rule(sweep_config, until, max_seeds, shard)
+    gates = _parse_gates(sweep_config, rule, shard, fail_if, fail_unless, strict, junit_xml, fail_on)
+    context = _run_context(runs_dir, worker_options, data_dir, offline, data_from, trains)
+    limits = _run_limits(fail_fast, max_time, limit, retry, rerun)
+    command = _SweepCommand(sweep_config, context, limits, shard, rule, json_output, notes)
+    if emit:
+        emit_sweep(invocation, sweep_config, context, job)
+    elif dry_run:
         command.plan()
     else:
-        command.run(gates, quiet=quiet, fail_on=fail_on, report=report)
+        command.run(gates, quiet=quiet, fail_on=fail_on, report=report, trains=trains)
 
 
 @dataclass(frozen=True)
@@ -142,11 +177,13 @@ class _SweepCommand:
     context: RunContext
     limits: RunLimits
     shard: str | None
+    rule: StoppingRule | None
     json_output: bool
     all_notes: bool
 
     def plan(self) -> None:
         """Print what is stored and what remains to be trained."""
+        from initbench.render.stopping_rule import first_round_line
         from initbench.render.sweep_tables import plan_lines, print_plan, sweep_document
         from initbench.study.forecast import forecast_study
         from initbench.study.run_study import load_stored_study
@@ -157,31 +194,23 @@ class _SweepCommand:
             extra_keys = {"shard": self.shard, "dry_run": True, "outlook": asdict(outlook)}
             typer.echo(strict_json.dumps(sweep_document(result, _view(), extra_keys)))
         else:
-            print_plan(stdout_console(), result, list(plan_lines(result, outlook)))
+            lines = [*plan_lines(result, outlook), *([first_round_line(self.rule)] if self.rule else [])]
+            print_plan(stdout_console(), result, lines)
 
-    def run(self, gates: GateOptions, *, quiet: bool, fail_on: str | None, report: Path | None) -> None:
-        """Train the missing runs, then print, judge and report all results."""
+    def run(
+        self, gates: GateOptions, *, quiet: bool, fail_on: str | None, report: Path | None, trains: bool
+    ) -> None:
+        """Train the missing runs if the command trains, then print, judge and report all results."""
         from initbench.render import text
-        from initbench.render.sweep_progress import SweepDisplay
-        from initbench.render.sweep_tables import skipped_points
-        from initbench.runner.runner import Runner
-        from initbench.study.run_study import load_stored_study, run_study
+        from initbench.study.run_study import load_stored_study
 
-        display = SweepDisplay(self.sweep.name, quiet=quiet)
-        for line in skipped_points(self.sweep):
-            display.say(line)
-        stored_result = load_stored_study(self.sweep, self.context)
-        runs_to_train = stored_result.count_to_train(self.limits)
-        with (
-            display.showing(stored_result.total, stored_result.total - runs_to_train),
-            Runner(self.context, display, self.limits) as driver,
-        ):
-            result = run_study(self.sweep, self.context, driver.run)
-        if (kept_runs := runs_to_train - display.done - result.unfinished) > 0:
-            display.say(f"{self.sweep.name}: {text.plural(kept_runs, 'run')} kept")
-        verdicts = self._judge(result, gates)
-        self._print_result(result, verdicts)
-        failures = _failures(result, fail_on)
+        if trains:
+            result, decision = self._train_and_report(quiet=quiet)
+        else:
+            result, decision = load_stored_study(self.sweep, self.context), None
+        verdicts = self._judge(result, gates, decision)
+        self._print_result(result, verdicts, decision)
+        failures = _failures(result, fail_on, trains=trains)
         write_run_report(
             report,
             self.context.store,
@@ -195,20 +224,73 @@ class _SweepCommand:
             raise RunFailedError("\n".join(failures))
         exit_with_verdicts(verdicts)
 
-    def _print_result(self, result: SweepResult, verdicts: GateReport | None) -> None:
+    def _train_and_report(self, *, quiet: bool) -> tuple[SweepResult, GateResult | None]:
+        """Train the missing runs, and show the progress on stderr."""
+        from initbench.render import text
+        from initbench.render.sweep_progress import SweepDisplay
+        from initbench.render.sweep_tables import skipped_points
+        from initbench.runner.runner import Runner
+        from initbench.study.run_study import load_stored_study
+
+        display = SweepDisplay(self.sweep.name, quiet=quiet)
+        for line in skipped_points(self.sweep):
+            display.say(line)
+        stored_result = load_stored_study(self.sweep, self.context)
+        runs_to_train = stored_result.count_to_train(self.limits)
+        with (
+            display.showing(stored_result.total, stored_result.total - runs_to_train),
+            Runner(self.context, display, self.limits) as driver,
+        ):
+            result, decision = self._train(driver, display)
+        if (kept_runs := runs_to_train - display.done - result.unfinished) > 0:
+            display.say(f"{self.sweep.name}: {text.plural(kept_runs, 'run')} kept")
+        return result, decision
+
+    def _train(self, driver: Runner, display: SweepDisplay) -> tuple[SweepResult, GateResult | None]:
+        """Train the missing runs, and with a stopping rule more seeds until it is decided."""
+        from initbench.render.stopping_rule import round_line
+        from initbench.study.run_study import load_stored_study, run_study
+        from initbench.study.stopping_rule import run_until_decided
+
+        if self.rule is None:
+            return run_study(self.sweep, self.context, driver.run), None
+
+        def report(judgement: GateResult, seeds: int, added: Sweep) -> None:
+            display.say(round_line(judgement, seeds, [point.row for point in added.variants]))
+            stored = load_stored_study(added, self.context)
+            to_train = stored.count_to_train(self.limits)
+            display.expect(stored.total, stored.total - to_train)
+
+        return run_until_decided(self.sweep, self.context, driver.run, self.rule, report)
+
+    def _print_result(
+        self, result: SweepResult, verdicts: GateReport | None, decision: GateResult | None
+    ) -> None:
+        from initbench.render.stopping_rule import decision_document, print_decision
         from initbench.render.sweep_tables import print_result, sweep_document
 
         if self.json_output:
             gate_entries = {} if verdicts is None else verdicts.document()
             extra_keys = {"shard": self.shard, "dry_run": False, **gate_entries}
+            if self.rule is not None and decision is not None:
+                extra_keys["until"] = decision_document(result, self.rule, decision)
             typer.echo(strict_json.dumps(sweep_document(result, _view(), extra_keys)))
         else:
             print_result(stdout_console(), result, replace(_view(), all_notes=self.all_notes))
+            if self.rule is not None and decision is not None:
+                print_decision(stdout_console(), result, self.rule, decision)
         if verdicts is not None:
             print_verdicts(verdicts)
 
-    def _judge(self, result: SweepResult, options: GateOptions) -> GateReport | None:
+    def _judge(
+        self, result: SweepResult, options: GateOptions, decision: GateResult | None
+    ) -> GateReport | None:
         """Judge the gates of the sweep and of the command line after all runs are stored."""
+        from initbench.study.stopping_rule import holds
+
+        obstacles = []
+        if decision is not None and holds(decision) is None:
+            obstacles.append(f"--until is undecided: {decision.gate.text}")
         runs = TrainedRuns(
             store=self.context.store,
             experiments={point.variant.config.name: point.run_ids for point in result.variants},
@@ -216,6 +298,7 @@ class _SweepCommand:
             tables=result.tables,
             rows=[point.label for point in result.variants],
             is_complete=self.shard is None and not result.unfinished,
+            obstacles=obstacles,
         )
         return judge_training(options, runs)
 
@@ -236,6 +319,78 @@ def _load_sweep(arguments: Sequence[str], shard: str | None, *, skip_invalid: bo
     )
 
 
+def _stopping_rule(
+    sweep_config: Sweep, until: str | None, max_seeds: int | None, shard: str | None
+) -> StoppingRule | None:
+    from initbench.study.stopping_rule import MAX_SEEDS, UNTIL, read_stopping_rule
+
+    if until is None:
+        if max_seeds is not None:
+            raise UsageError(f"{MAX_SEEDS} needs {UNTIL}; without it, set the number of seeds by seeds=N")
+        return None
+    if shard is not None:
+        raise UsageError(f"{UNTIL} cannot be combined with --shard, which trains only some of the runs")
+    return read_stopping_rule(until, sweep_config, max_seeds)
+
+
+def _parse_gates(
+    sweep_config: Sweep,
+    rule: StoppingRule | None,
+    shard: str | None,
+    fail_if: Sequence[str] | None,
+    fail_unless: Sequence[str] | None,
+    strict: bool,
+    junit_xml: Path | None,
+    fail_on: str | None,
+) -> GateOptions:
+    gates = training_gates(
+        "sweep",
+        fail_if,
+        fail_unless,
+        strict,
+        junit_xml,
+        fail_on,
+        rows=None if shard else [point.row for point in sweep_config.variants],  # a shard lacks some rows
+        from_file=sweep_config.config.gates,
+        decides_without_gates=rule is not None,
+    )
+    return replace(gates, always_valid=rule is not None)
+
+
+def _run_context(
+    runs_dir: Path | None,
+    worker_options: WorkerOptions,
+    data_dir: Path | None,
+    offline: bool,
+    data_from: str | None,
+    trains: bool,
+) -> RunContext:
+    store = Store(runs_root(runs_dir))
+    return build_run_context(
+        store, worker_options, data_dir, offline=offline, data_from=data_from, trains=trains
+    )
+
+
+def _run_limits(
+    fail_fast: bool, max_time: str | None, limit: int | None, retry: Sequence[str] | None, rerun: bool
+) -> RunLimits:
+    from initbench.runner.pending import RunLimits
+
+    return RunLimits(fail_fast, parse_duration(max_time), limit, tuple(retry or ()), rerun, keep_failed=True)
+
+
+def _check_options(invocation: typer.Context, job: EmitOptions) -> None:
+    """Raise UsageError for options that cannot be combined, or for a report that cannot be written."""
+    check_emit_command(invocation, job)
+    values = invocation.params
+    check_report_file(
+        values["report"], {"--print-config": values["print_config"], "--dry-run": values["dry_run"]}
+    )
+    for name in ("print_config", "dry_run", "until", "rerun", "retry"):
+        if values["no_train"] and values[name]:
+            raise UsageError(f"--no-train cannot be combined with --{name.replace('_', '-')}")
+
+
 def _print_configs(sweep_config: Sweep) -> None:
     from initbench.config.loading import to_yaml
 
@@ -254,8 +409,16 @@ def _tuning_sections(result: SweepResult) -> list[ReportSection]:
     return tuning_sections([result])
 
 
-def _failures(result: SweepResult, fail_on: str | None) -> list[str]:
-    """Return lines on the runs that failed, and on those that diverged if `fail_on` says so."""
-    from initbench.render.sweep_tables import failure_lines
+def _failures(result: SweepResult, fail_on: str | None, *, trains: bool) -> list[str]:
+    """Return lines on the runs that failed, and on those that diverged if `fail_on` says so.
 
-    return [*failure_lines(result.failed), *divergence_failures(result.statuses.elements(), fail_on)]
+    For a command that does not train, missing runs are failures too.
+    """
+    from initbench.render.sweep_tables import failure_lines, missing_runs_lines
+
+    missing = [] if trains else missing_runs_lines(result)
+    return [
+        *missing,
+        *failure_lines(result.failed),
+        *divergence_failures(result.statuses.elements(), fail_on),
+    ]

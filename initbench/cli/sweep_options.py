@@ -37,6 +37,12 @@ DryRun = Annotated[
 PrintConfig = Annotated[
     bool, typer.Option("--print-config", help="Print the resolved config of each point and stop.")
 ]
+NoTrain = Annotated[
+    bool,
+    typer.Option(
+        "--no-train", help="Train nothing: show and judge the stored runs, and exit 1 if runs are missing."
+    ),
+]
 SkipInvalid = Annotated[
     bool, typer.Option("--skip-invalid", help="Skip points that cannot be built, and report them.")
 ]
@@ -56,6 +62,21 @@ Retry = Annotated[
     list[RetryStatus] | None,
     typer.Option("--retry", metavar="STATUS", help="Retrain runs that failed, diverged or crashed."),
 ]
+Until = Annotated[
+    str | None,
+    typer.Option(
+        "--until",
+        metavar="CONDITION",
+        help="Train more seeds until a condition such as 'A.test_accuracy > B.test_accuracy' is decided."
+        " See docs/compare.md.",
+    ),
+]
+MaxSeeds = Annotated[
+    int | None,
+    typer.Option(
+        "--max-seeds", metavar="N", min=1, max=10_000, help="With --until: stop at N seeds per row (40)."
+    ),
+]
 ShardOption = Annotated[
     str | None,
     typer.Option(
@@ -64,11 +85,11 @@ ShardOption = Annotated[
 ]
 
 
-def parse_duration(text: str | None) -> float | None:
+def parse_duration(text: str | None, option: str = "--max-time") -> float | None:
     """Convert `90`, `90s`, `10m` or `2h` to seconds; raise UsageError for other text."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|)", text.strip())
     if match is None or not float(match[1]):
-        raise UsageError(f"--max-time takes a time such as 90s, 10m or 2h, not {text!r}")
+        raise UsageError(f"{option} takes a time such as 90s, 10m or 2h, not {text!r}")
     return float(match[1]) * _UNITS[match[2]]

@@ -34,7 +34,7 @@ ExecutorName = Annotated[
     typer.Option(
         "--executor",
         metavar="NAME[:ADDRESS]",
-        help="Execution backend: auto, inprocess, local, cuda or ray (docs/clusters.md).",
+        help="Execution backend: auto, inprocess, local, cuda or ray (docs/cluster.md).",
         autocompletion=complete_executors,
     ),
 ]
@@ -67,8 +67,12 @@ def build_run_context(
     *,
     offline: bool,
     data_from: str | None = None,
+    trains: bool = True,
 ) -> RunContext:
-    """Build the context shared by all configs; its data source remembers data sets that are missing."""
+    """Build the context shared by all configs; its data source remembers data sets that are missing.
+
+    If the command does not train (`trains`), the device need not be available.
+    """
     from initbench.data.dataset import DataSource
     from initbench.data.locate import data_root
     from initbench.runner.device import resolve_device
@@ -81,14 +85,15 @@ def build_run_context(
         notify=lambda m: typer.echo(m, err=True),
         function=import_data_function(data_from),
     )
-    device = resolve_device(worker_options.device)
+    device = resolve_device(worker_options.device, must_exist=trains)
     executor, address = _executor(worker_options, device.type)
     workers = 1 if device.type == "cuda" and ":" in worker_options.device else worker_options.workers
     if worker_options.worker_memory is not None and (
         not 0.0 < worker_options.worker_memory < math.inf or device.type != "cpu"
     ):
         raise UsageError("--worker-memory must be a positive number of GB and requires workers on the CPU")
-    _check_workers(worker_options, device.type)
+    if trains:
+        _check_workers(worker_options, device.type)
     return RunContext(
         store=store,
         source=source,

@@ -134,9 +134,15 @@ def _fills_vectors(stacked: Tensor) -> bool:
     """Return whether one run's part of a stacked parameter is a whole number of vectors of the CPU.
 
     torch's fused SGD, three times as fast as the plain one, rounds the last entries of a tensor differently
-    if they do not fill a vector; which run they belong to depends on the number of stacked runs.
+    if they do not fill a vector; which run they belong to depends on the number of stacked runs. A GPU has no
+    vectors.
     """
-    return stacked.numel() // stacked.shape[0] % _VECTOR == 0
+    return stacked.is_cuda or stacked.numel() // stacked.shape[0] % _VECTOR == 0
+
+
+def _on_gpu(parameters: list[Tensor]) -> bool:
+    """Return whether all parameters are better updated by a few kernels for all than by a few for each."""
+    return bool(parameters) and parameters[0].is_cuda
 
 
 def _adam(*, decoupled: bool) -> Update:
@@ -157,7 +163,7 @@ def _adam(*, decoupled: bool) -> Update:
             state.slot("mean_square", parameters),
             [],
             state.counts,
-            foreach=False,
+            foreach=_on_gpu(parameters),
             fused=False,
             decoupled_weight_decay=decoupled,
             amsgrad=False,
@@ -188,7 +194,7 @@ def _rmsprop(
         [],
         state.slot("momentum", parameters) if options.momentum else [],
         state.counts,
-        foreach=False,
+        foreach=_on_gpu(parameters),
         lr=lr,
         alpha=options.alpha,
         eps=options.eps,

@@ -403,5 +403,9 @@ def to_yaml(config: BaseModel) -> str:
 
     Keys are in the order of the schema; text of several lines is a block.
     """
-    data = config.model_dump(mode="json")
+    return dump_yaml(config.model_dump(mode="json"))
+
+
+def dump_yaml(data: Any) -> str:
+    """Return plain data as YAML that any YAML 1.1 or 1.2 parser reads back the same."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)

@@ -258,6 +258,11 @@ class Variant:
     candidates: tuple[ExperimentConfig, ...] = ()
     """Tuning experiments, one per value to try; empty without tuning."""
 
+    @property
+    def row(self) -> str:
+        """Name of the variant in tables: its label, or the name of its experiment if it has none."""
+        return self.label or self.config.name
+
     def configs(self) -> Iterator[ExperimentConfig]:
         """Yield all experiments of the variant: tuning candidates, then the experiment before the choice."""
         yield from self.candidates

@@ -59,13 +59,16 @@ def jacobians_of(logits: Tensor, outputs_by_layer: Mapping[int, Tensor]) -> dict
 
 
 def _all_gradients(values: Tensor, inputs: list[Tensor]) -> list[Tensor | None]:
-    """Return the gradients of all values (logits,) by each input (B, …), as (B, logits, …), in one pass.
+    """Return the gradients of all values (logits,) by each input (B, …), as (B, logits, …).
 
-    They are None for inputs that the values do not depend on.
+    They are None for inputs that the values do not depend on. One backward pass for all values would need a
+    batching rule of each operation, and torch imports a computer algebra system for it.
     """
-    rows = torch.eye(len(values), dtype=values.dtype, device=values.device)
-    gradients = torch.autograd.grad(values, inputs, rows, is_grads_batched=True, allow_unused=True)
-    return [None if gradient is None else gradient.transpose(0, 1) for gradient in gradients]
+    by_value = [torch.autograd.grad(value, inputs, retain_graph=True, allow_unused=True) for value in values]
+    return [
+        None if None in gradients else torch.stack([g for g in gradients if g is not None], dim=1)
+        for gradients in zip(*by_value, strict=True)
+    ]
 
 
 def _keep(outputs_by_layer: dict[int, Tensor], index: int) -> Callable[[nn.Module, object, Tensor], None]:

@@ -219,11 +219,12 @@ def _case(case: GateCase) -> dict[str, Any]:
         "row": case.label or None,
         "dataset": case.dataset,
         "state": str(case.state),
-        "comparisons": [_part(part) for part in case.parts],
+        "comparisons": [part_document(part) for part in case.parts],
     }
 
 
-def _part(part: ComparisonResult) -> dict[str, Any]:
+def part_document(part: ComparisonResult) -> dict[str, Any]:
+    """Return a comparison as plain data."""
     estimate = part.estimate
     has_interval = estimate.low is not None and "p =" not in estimate.method
     return {

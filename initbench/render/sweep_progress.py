@@ -84,6 +84,11 @@ class SweepDisplay:
                 self._live = None
             self._print_summary()
 
+    def expect(self, total: int, stored: int) -> None:
+        """Add further runs to those that are shown, of which `stored` are done already."""
+        self._total += total
+        self._stored += stored
+
     def planned(self, config: ExperimentConfig, to_train: int, stored: int, steps: int | None) -> None:
         """Record the number of steps of an experiment that starts."""
         del to_train, stored

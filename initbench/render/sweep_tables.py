@@ -20,7 +20,7 @@ from initbench.render.text_table import TextTable
 from initbench.render.tuning_tables import tuning_table
 from initbench.store.run_directory import COMPLETE
 from initbench.study.forecast import Forecast
-from initbench.study.run_study import SweepResult, VariantResult
+from initbench.study.run_study import RESUME_LIMITS, SweepResult, VariantResult
 
 _SHOWN = 5
 _GB = 1e9
@@ -42,6 +42,21 @@ def missing_runs_note(result: SweepResult) -> Iterator[str]:
             f"{text.plural(result.unfinished, 'run')} of the sweep"
             f" {_are(result.unfinished)} not trained yet; run the same command again to continue."
         )
+
+
+def missing_runs_lines(result: SweepResult) -> list[str]:
+    """Return a line with the points whose runs are missing or unfinished; no line if there are none."""
+    if not result.unfinished:
+        return []
+    unfinished = [point for point in result.variants if _is_unfinished(result, point)]
+    labels = ", ".join(point.label for point in unfinished[:_SHOWN])
+    more = f" and {len(unfinished) - _SHOWN} more" if len(unfinished) > _SHOWN else ""
+    return [f"{text.plural(result.unfinished, 'run')} missing or unfinished: {labels}{more}"]
+
+
+def _is_unfinished(result: SweepResult, point: VariantResult) -> bool:
+    run_ids = [*point.tuning_ids, *point.run_ids]
+    return point.config is None or result.to_train(run_ids, RESUME_LIMITS) > 0
 
 
 def print_plan(console: Console, result: SweepResult, summary: Sequence[str]) -> None:
@@ -123,15 +138,10 @@ def sweep_document(result: SweepResult, view: View, more: Mapping[str, Any]) -> 
         "points": [_point_document(result, point) for point in result.variants],
         "statuses": dict(sorted(result.statuses.items())),
         "unfinished": result.unfinished,
-        "failures": [
-            {"run_id": run.run_id, "status": run.status, "error": run.error} for run in result.failed
-        ],
+        "failures": failure_documents(result),
         "excluded": sweep.excluded,
         "same": dict(sweep.same),
-        "skipped": [
-            {"label": skipped.label, "faults": [str(fault) for fault in skipped.faults]}
-            for skipped in sweep.skipped
-        ],
+        "skipped": skipped_documents(sweep),
         "comparison": compare_document(result.tables, view),
         **more,
     }
@@ -142,10 +152,24 @@ def _point_document(result: SweepResult, point: VariantResult) -> dict[str, Any]
     return {
         "label": point.label,
         **record,
-        "runs": _run_documents(result, point.run_ids),
-        "tuning_runs": _run_documents(result, point.tuning_ids),
+        "runs": run_documents(result, point.run_ids),
+        "tuning_runs": run_documents(result, point.tuning_ids),
     }
 
 
-def _run_documents(result: SweepResult, run_ids: tuple[str, ...]) -> list[dict[str, Any]]:
+def failure_documents(result: SweepResult) -> list[dict[str, Any]]:
+    """Return the failed runs with their errors."""
+    return [{"run_id": run.run_id, "status": run.status, "error": run.error} for run in result.failed]
+
+
+def skipped_documents(sweep: Sweep) -> list[dict[str, Any]]:
+    """Return the points that cannot be built, with the reasons."""
+    return [
+        {"label": skipped.label, "faults": [str(fault) for fault in skipped.faults]}
+        for skipped in sweep.skipped
+    ]
+
+
+def run_documents(result: SweepResult, run_ids: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return the ids of runs with their statuses."""
     return [{"run_id": run_id, "status": result.status(run_id)} for run_id in run_ids]

@@ -9,8 +9,10 @@ import torch
 from initbench.errors import DeviceError, UsageError
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str, *, must_exist: bool = True) -> torch.device:
     """Return the device for `auto` (CUDA if available, else the CPU), `cpu`, `cuda` or `cuda:n`.
+
+    Without `must_exist`, the device need not be available: it only says where runs were trained.
 
     Raises:
         UsageError: If the name is not one of these.
@@ -24,7 +26,7 @@ def resolve_device(name: str) -> torch.device:
     if match is None:
         raise UsageError(f"unknown device {name!r}; choose auto, cpu, cuda or cuda:n")
     index, there = int(match[1] or 0), torch.cuda.device_count()
-    if index >= there:
+    if must_exist and index >= there:
         have = "no CUDA device is visible" if there == 0 else f"only {there} CUDA device(s) are visible"
         raise DeviceError(f"device {name} was asked for, but {have}; use --device auto or --device cpu")
     return torch.device("cuda", index)

@@ -12,6 +12,7 @@ from initbench.data.preprocessing import PreparedData
 from initbench.determinism import one_thread
 from initbench.machine import available_cores
 from initbench.models.network import Mode
+from initbench.runner.code_fingerprint import plugin_entries
 from initbench.runner.workers.fork_server import can_fork
 from initbench.train.cohort import Cohort
 from initbench.train.matmul_precision import true_fp32
@@ -55,7 +56,8 @@ def time_one_update(config: ExperimentConfig, data: PreparedData, mode: Mode, to
     with one_thread(), true_fp32(torch.device("cpu")):
         seeds = range(min(together, MAX_TIMED_NETS) if mode == "vmap" else 1)
         networks = build_networks(config, data, seeds)
-        cohort = Cohort(networks, config.train, mode, torch.device("cpu"), data.form, captures=True)
+        captures = not plugin_entries(config, data.name)
+        cohort = Cohort(networks, config.train, mode, torch.device("cpu"), data.form, captures=captures)
         batches = Batches(len(data.train), config.train.batch_size, seeds, order=data.order)
         x, y = data.train.take(batches.indices(0))
         tries = []

@@ -7,7 +7,7 @@ under a hidden name and renamed, so that a kill leaves only complete runs and th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -89,6 +89,22 @@ def merge(sources: Sequence[Path], into: Path) -> MergeResult:
                 sweep_index.add_points(into, name, sweep_index.read_points(source, name))
                 merged.sweeps += [] if name in merged.sweeps else [name]
     return merged
+
+
+def copy_runs(store: Store, run_ids: Iterable[str], into: Path) -> int:
+    """Copy those of the runs that are finished and undamaged into the store at `into`; return their number.
+
+    Raises:
+        StoreError: If a run cannot be copied.
+    """
+    with wrap_os_errors(f"copy runs into {into}"):
+        return sum(
+            _copy_run(_SourceRun(store, run_id, True), RunPaths(into, run_id))
+            for run_id in run_ids
+            if store.status(run_id) in COMPLETE
+            and not (store.root / run_id).is_symlink()
+            and not store.verify(run_id)
+        )
 
 
 def _check_source(source: Path, into: Path) -> None:

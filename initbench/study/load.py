@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from initbench.config.bundled_files import CONFIGS
+from initbench.config.bundled_files import CONFIGS, config_path
 from initbench.config.grid import keys_of, point_label, point_name, resolve_grid, short_hash
 from initbench.config.loading import read_all, read_document, read_mapping, validate_document
 from initbench.config.overrides import KEY, Override, apply_overrides
@@ -35,7 +35,7 @@ from initbench.config.study import (
 )
 from initbench.config.validation_errors import KeyPath, dotted_key
 from initbench.config.yaml_reader import REFUSED, Document, Positions
-from initbench.errors import ConfigIssue, UnknownNameError
+from initbench.errors import ConfigError, ConfigIssue, UnknownNameError
 from initbench.registry import unknown_name_message
 from initbench.study.tuning import tuning_candidates
 from initbench.study.validate import find_lesson_problems, find_sweep_problems
@@ -82,6 +82,24 @@ def load_sweep(
         return read_mapping(source, overrides, read, axes=True)
     (sweep,) = read_all([source], overrides, read, axes=True)
     return sweep
+
+
+def read_standalone_sweep(path: str) -> dict[str, Any]:
+    """Return the contents of a sweep or experiment file in a form that can be moved to another folder.
+
+    The base of a sweep is included, and paths of files next to a config are absolute.
+    """
+    file = str(Path(config_path(path)).absolute())
+    document, faults = read_document(file, path)
+    if document is None:
+        raise ConfigError(faults)
+    data = dict(document.data)
+    if isinstance(data.get("base"), str):
+        base, faults = _read_base(replace(document, file=file))
+        if base is None:
+            raise ConfigError(faults)
+        data["base"] = {key: value for key, value in base.data.items() if key not in BELONGS_TO_STUDY}
+    return data
 
 
 def load_mixed(paths: Sequence[str], overrides: Sequence[str]) -> list[ExperimentConfig | Lesson | Sweep]:

@@ -50,8 +50,8 @@ class VariantResult:
 
     @property
     def label(self) -> str:
-        """Label of the variant, or the name of its experiment if it has none."""
-        return self.variant.label or self.variant.config.name
+        """Name of the variant in tables."""
+        return self.variant.row
 
     def as_record(self) -> Record:
         """Return the record of the variant for the store."""

@@ -47,7 +47,12 @@ class _Piece:
 
 
 def select_shard(sweep: Sweep, shard: Shard, cost: Cost) -> Sweep:
-    """Return the points of `shard`, with their seeds that belong to it.
+    """Return the points of `shard`, with their seeds that belong to it."""
+    return split_into_shards(sweep, shard.count, cost)[shard.index - 1]
+
+
+def split_into_shards(sweep: Sweep, count: int, cost: Cost) -> list[Sweep]:
+    """Return the shards of a sweep, each with its points and their seeds.
 
     All runs are sorted by falling cost; runs that can train as one cohort are adjacent. The sequence is cut
     into shares of equal cost, and a run belongs to the share that contains its middle. The costs of two
@@ -58,17 +63,26 @@ def select_shard(sweep: Sweep, shard: Shard, cost: Cost) -> Sweep:
         (piece for point in sweep.variants for piece in _pieces(point, cost)), key=lambda p: p.key
     )
     total = sum(piece.cost for piece in pieces)
-    selected: dict[str, list[Variant]] = {}
+    selected: list[dict[str, list[Variant]]] = [{} for _ in range(count)]
     cost_before = 0.0
     for piece in pieces:
         middle = (cost_before + piece.cost / 2.0) / total if total else 0.0
         cost_before += piece.cost
-        if min(int(middle * shard.count), shard.count - 1) == shard.index - 1:
-            selected.setdefault(piece.point.label, []).append(piece.point)
-    points = [
-        _merge_pieces(selected[point.label], point) for point in sweep.variants if point.label in selected
+        shard = selected[min(int(middle * count), count - 1)]
+        shard.setdefault(piece.point.label, []).append(piece.point)
+    return [
+        sweep.part(
+            tuple(
+                _merge_pieces(shard[point.label], point) for point in sweep.variants if point.label in shard
+            )
+        )
+        for shard in selected
     ]
-    return sweep.part(tuple(points))
+
+
+def max_shards(sweep: Sweep) -> int:
+    """Return the number of parts that are never divided: runs, and tuned points with all their runs."""
+    return sum(1 if point.candidates else len(point.config.seed_list) for point in sweep.variants)
 
 
 def _pieces(point: Variant, cost: Cost) -> list[_Piece]:

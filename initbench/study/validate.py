@@ -71,12 +71,16 @@ def _condition_issues(
         yield f"column {fault.column + 1}: {fault}"
         return
     for quantity in quantities:
-        problem = _quantity_issue(quantity, row_noun, rows)
+        problem = quantity_issue(quantity, row_noun, rows)
         if problem is not None:
             yield f"column {quantity.column + 1}: {problem}"
 
 
-def _quantity_issue(quantity: Quantity, row_noun: str, rows: Collection[str] | Arms | None) -> str | None:
+def quantity_issue(quantity: Quantity, row_noun: str, rows: Collection[str] | Arms | None) -> str | None:
+    """Return why a condition of a study cannot name a quantity, or None if it can.
+
+    `rows` are the rows that it may name; None if they are unknown.
+    """
     name = quantity.row.name
     if quantity.row.earlier:
         if row_noun == "arm":

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -62,8 +63,8 @@ class Checkpoint:
 
 
 def cpu_copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return copies on the CPU that no later update changes."""
-    return {name: t.cpu().clone() for name, t in tensors.items()}
+    """Return contiguous copies on the CPU that no later update changes."""
+    return {name: t.cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
 
 
 def restore(state: bytes) -> Checkpoint:

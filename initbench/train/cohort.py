@@ -35,6 +35,8 @@ EVALUATION_CHUNK = 512
 """Number of samples in one evaluation pass; with 1,024 the outputs of 16 runs exceed the caches."""
 MAX_OUTPUT_VALUES = 1 << 24
 """Outputs of one evaluation pass of nets with outputs for each position, which have fewer samples then."""
+_STACKED_KERNELS = 5
+"""Number of axes of the stacked weights of a convolution over images."""
 R = TypeVar("R")
 _ONE_LABEL = SampleShape((), 2)
 
@@ -55,7 +57,7 @@ class StackedRuns:
         captures: bool = False,
     ) -> None:
         self._mode, self._device = mode, device
-        self._captures = captures and device.type == "cpu"
+        self._captures = captures
         self._captured: dict[str, GraphCapture[Any]] = {}
         self.parameters: dict[str, Tensor] = {
             name: p.detach().to(device).requires_grad_(name in lr_factors) for name, p in parameters.items()
@@ -90,6 +92,21 @@ class StackedRuns:
                 for name, tensor in tensors.items():
                     tensor[k].copy_(saved[name])
         self._optimizer.resume(parameters, checkpoints)
+
+    def snapshot(self) -> Callable[[], None]:
+        """Copy the state of all runs, and return a function that restores it."""
+        tensors = *self.parameters.values(), *self.buffers.values()
+        copies = [tensor.detach().clone() for tensor in tensors]
+        restore_optimizer = self._optimizer.snapshot()
+
+        @torch.no_grad()
+        def restore() -> None:
+            """Restore the state; no run may have left since."""
+            for tensor, value in zip(tensors, copies, strict=True):
+                tensor.copy_(value)  # in place, since captured operations read these tensors
+            restore_optimizer()
+
+        return restore
 
     def each(self, function: Callable[..., Any], data_dims: tuple[int | None, ...]) -> Callable[..., Any]:
         """Return `function` of one run's (parameters, buffers, *data) for all runs, with an axis K in front.
@@ -168,8 +185,13 @@ class Cohort(StackedRuns):
         if mode == "single" and len(networks) != 1:
             raise ValueError("runs that train singly are not stacked")
         head, factors = set(layer_tensors(networks[0])[-1].tensors), options.lr_factors
+        parameters, buffers = stack_module_state(list(networks))
+        # Code of the user may call `view`, which fails for outputs of convolutions in this layout.
+        if mode == "single" and device.type == "cpu" and not isinstance(networks[0], CustomNetwork):
+            parameters = {name: _kernels_channels_last(p) for name, p in parameters.items()}
         super().__init__(
-            *stack_module_state(list(networks)),
+            parameters,
+            buffers,
             mode,
             device,
             lr_factors={
@@ -402,6 +424,16 @@ def _with_copy(stacked: Callable[..., Any], data_dims: tuple[int | None, ...]) -
 def _twice(tensor: Tensor) -> Tensor:
     """Stack a tensor (1, …) with a copy of itself that has no gradient."""
     return torch.cat([tensor, tensor.detach()])
+
+
+def _kernels_channels_last(parameter: Tensor) -> Tensor:
+    """Return kernels (1, O, I, H, W) with their channels last in memory, and other tensors unchanged.
+
+    On the CPU, convolutions are faster with this layout, and their outputs get it too.
+    """
+    if parameter.ndim != _STACKED_KERNELS:
+        return parameter
+    return parameter.detach()[0].contiguous(memory_format=torch.channels_last)[None]
 
 
 def _in_layout_of(parameter: Tensor, gradient: Tensor) -> Tensor:

@@ -54,6 +54,11 @@ class CovariateShift:
             self._owners = parameter_layers(cohort.skeleton)
             self._weights = weights_of(cohort.skeleton, cohort.parameters)
 
+    @property
+    def measures(self) -> bool:
+        """Whether updates are measured."""
+        return self._every is not None
+
     def before(self, step: int, runs: Sequence[int]) -> UpdateSnapshot | None:
         """Return the state of the cohort of these runs before its update; None if no measurement is due."""
         if self._every is None or step % self._every:

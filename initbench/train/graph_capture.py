@@ -2,7 +2,7 @@
 
 In a step of a narrow net, most of the time is spent between the kernels: on modules, vmap, autograd, views
 and memory. A replay calls the same kernels of torch with the same arguments, and nothing else. Memory is
-reused as soon as no later operation reads it.
+reused as soon as no later operation reads it. On a GPU, the calls become one CUDA graph where they can.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 MAX_BYTES = 1 << 28
-"""Maximum size of the results of all operations. Larger functions spend their time in the kernels."""
+"""Maximum size of the results of all operations on the CPU. Larger functions spend their time in the kernels.
+On a GPU it is a fourth of the free memory, since starting kernels costs time there."""
 _COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.clone.default)
+_UNDECLARED_WRITES = {torch.ops.aten.native_batch_norm.default: (3, 4)}
+"""Positions of arguments that an operation overwrites although its schema does not say so."""
 R = TypeVar("R")
 _UNREPEATABLE = (
     torch.Tag.nondeterministic_seeded,
@@ -81,8 +84,9 @@ class _Operation:
 class _OperationRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records the operations of a block, with the values that it overwrites in tensors from outside."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._max_bytes = max_bytes
         self.calls: list[_Operation] = []
         self.created: dict[int, int] = {}
         """Memory of the results: its key → the position of the call that returned it."""
@@ -107,11 +111,13 @@ class _OperationRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _save_overwritten(self, operator: OpOverload, args: Sequence[Any]) -> None:
-        if not operator._schema.is_mutable:
+        undeclared = _UNDECLARED_WRITES.get(operator, ())
+        if not (operator._schema.is_mutable or undeclared):
             return
         saved = {_memory(tensor) for tensor, _ in self.overwritten}
-        for declared, value in zip(operator._schema.arguments, args, strict=False):
-            if declared.alias_info is not None and declared.alias_info.is_write:
+        for index, (argument, value) in enumerate(zip(operator._schema.arguments, args, strict=False)):
+            is_declared = argument.alias_info is not None and argument.alias_info.is_write
+            if is_declared or index in undeclared:
                 self.overwritten += [
                     (tensor.detach(), tensor.detach().clone())
                     for tensor in _tensors(value)
@@ -125,7 +131,7 @@ class _OperationRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.created[memory] = len(self.calls)
                 self._bytes += tensor.untyped_storage().nbytes()
         self.calls.append(call)
-        if self._bytes > MAX_BYTES or any(tag in call.operator.tags for tag in _UNREPEATABLE):
+        if self._bytes > self._max_bytes or any(tag in call.operator.tags for tag in _UNREPEATABLE):
             self.is_repeatable = False
             self.calls.clear()  # which frees the memory of the results
 
@@ -147,6 +153,17 @@ class _Replay(Generic[R]):
             # All other operations return views, which are fixed as their memory is.
         self._result: R = tree_map_only(Tensor, moved, result)
 
+    def become_cuda_graph(self) -> None:
+        """Replace the operations by one CUDA graph of them, unless CUDA cannot capture one of them."""
+        try:
+            graph = torch.cuda.CUDAGraph()
+            with torch.no_grad(), torch.cuda.graph(graph):
+                for operation in self._operations:
+                    operation()
+        except RuntimeError:  # for example of a copy from memory of the CPU
+            return
+        self._operations = [graph.replay]
+
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> R:
         """Execute the operations for these inputs, and return the results."""
@@ -160,11 +177,15 @@ class _Replay(Generic[R]):
 def _capture(function: Callable[..., R], inputs: Sequence[Tensor]) -> tuple[R, _Replay[R] | None]:
     """Call a function, and return its results and a replay; None if a replay would give other results."""
     fixed = [x.clone() for x in inputs]
-    with _OperationRecorder() as recorder:
+    device = next((x.device for x in inputs), torch.device("cpu"))
+    on_gpu = device.type == "cuda"
+    with _OperationRecorder(torch.cuda.mem_get_info(device)[0] / 4 if on_gpu else MAX_BYTES) as recorder:
         result = function(*fixed)
     if not recorder.is_repeatable:
         return result, None
     replay = _Replay(recorder, fixed, result)
+    if on_gpu:
+        replay.become_cuda_graph()
     written = [tensor for tensor, _ in recorder.overwritten]
     after = [tensor.clone() for tensor in written]
     with torch.no_grad():

@@ -121,6 +121,8 @@ class TrainingSetup:
     """Return the number of runs to release at this step, for a worker that has nothing else to do."""
     captures: bool = True
     """Whether the operations of a step may be recorded and replayed."""
+    updates_per_check: int = 1
+    """Number of updates after which their losses are checked; a check waits for a GPU."""
 
     def __post_init__(self) -> None:
         """Raise ValueError if the checkpoints are of different steps."""
@@ -225,35 +227,67 @@ class Training:
         )
 
     def _train(self, begin: int, end: int) -> None:
-        options = self._config.train
-        for step in range(begin, end):
-            snapshot = self._shift.before(step, self._runs)
+        block_size = 1 if self._shift.measures else self._setup.updates_per_check
+        for start in range(begin, end, block_size):
+            block = range(start, min(start + block_size, end))
+            if len(block) == 1 or not self._make_unchecked_updates(block):
+                for step in block:
+                    if self._runs:
+                        self._make_update(step)
+            if not self._runs:
+                return
+            if block.stop < end:  # at the end, the checkpoint includes the evaluation
+                self._checkpoint_or_release(block.stop)
+
+    def _make_unchecked_updates(self, steps: range) -> bool:
+        """Make these updates and look at their losses only afterwards, so that no update waits for a GPU.
+
+        Return whether all losses are finite. Otherwise the state is as it was, and the updates are still to
+        be made.
+        """
+        restore = self._cohort.snapshot()
+        losses = []
+        for step in steps:
             with self._pacer.step(), self._random_layers("forward", step):
-                x, y = self._data.train.take(self._batches.indices(step))  # (K, B, …), (K, B)
-                if self._data.augment is not None:
-                    x = self._data.augment(x, self._batches.seeds, step)
-                losses = self._cohort.gradients(x, y).tolist()  # the only wait for a GPU in a step
-                if not all(map(math.isfinite, losses)):
-                    losses = self._end_diverged_runs(losses, step, x)
-                    if not losses:
-                        return
-                lr = learning_rate(
-                    options.lr,
-                    options.schedule,
-                    step=step,
-                    steps=self.steps,
-                    warmup_steps=options.warmup_steps,
-                )
-                self._cohort.update(lr)
-            if snapshot is not None:
-                self._on_one_thread()
-                with self._watch.measure("probe"):
-                    entries = self._shift.after(step, snapshot, self._runs, x, y)
-                for run, entry in zip(self._runs, entries, strict=True):
-                    self._emit(Shifted(run, entry))
-            self._emit(Advanced(step + 1, dict(zip(self._runs, losses, strict=True))))
-            if step + 1 < end:  # at the end, the checkpoint includes the evaluation
-                self._checkpoint_or_release(step + 1)
+                losses.append(self._cohort.gradients(*self._batch(step)).clone())
+                self._cohort.update(self._learning_rate(step))
+        values = torch.stack(losses).tolist()
+        if not all(math.isfinite(loss) for row in values for loss in row):
+            restore()
+            return False
+        for step, row in zip(steps, values, strict=True):
+            self._emit(Advanced(step + 1, dict(zip(self._runs, row, strict=True))))
+        return True
+
+    def _make_update(self, step: int) -> None:
+        """Make an update, after which the runs are gone whose loss is not finite."""
+        snapshot = self._shift.before(step, self._runs)
+        with self._pacer.step(), self._random_layers("forward", step):
+            x, y = self._batch(step)
+            losses = self._cohort.gradients(x, y).tolist()  # waits for a GPU
+            if not all(map(math.isfinite, losses)):
+                losses = self._end_diverged_runs(losses, step, x)
+                if not losses:
+                    return
+            self._cohort.update(self._learning_rate(step))
+        if snapshot is not None:
+            self._on_one_thread()
+            with self._watch.measure("probe"):
+                entries = self._shift.after(step, snapshot, self._runs, x, y)
+            for run, entry in zip(self._runs, entries, strict=True):
+                self._emit(Shifted(run, entry))
+        self._emit(Advanced(step + 1, dict(zip(self._runs, losses, strict=True))))
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return the batch (K, B, …), (K, B) of an update."""
+        x, y = self._data.train.take(self._batches.indices(step))
+        return (x if self._data.augment is None else self._data.augment(x, self._batches.seeds, step)), y
+
+    def _learning_rate(self, step: int) -> float:
+        options = self._config.train
+        return learning_rate(
+            options.lr, options.schedule, step=step, steps=self.steps, warmup_steps=options.warmup_steps
+        )
 
     def _random_layers(self, purpose: str, step: int) -> AbstractContextManager[None]:
         """Let random layers of a net of the user draw from a stream of this step; other nets have none."""

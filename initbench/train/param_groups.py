@@ -5,7 +5,8 @@ K: runs, P: shape of a parameter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -80,6 +81,17 @@ class StackedOptimizer:
                         mine[k].copy_(saved[name])
             for count in group.state.counts:
                 count.fill_(checkpoints[0].updates)
+
+    def snapshot(self) -> Callable[[], None]:
+        """Copy the state of all runs, and return a function that restores it."""
+        states = copy.deepcopy([group.state for group in self._groups])
+
+        def restore() -> None:
+            """Restore the state."""
+            for group, state in zip(self._groups, states, strict=True):
+                group.state = state
+
+        return restore
 
     def keep_runs(self, index: Tensor) -> None:
         """Drop all other runs than those at these positions."""

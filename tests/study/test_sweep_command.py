@@ -107,6 +107,27 @@ def test_time_that_is_up_stops(sweep: Run, tmp_path: Path):
     assert said.code == 2 and "90s, 10m or 2h" in said.err
 
 
+def test_no_train_shows_and_judges_what_is_stored(sweep: Run, tmp_path: Path):
+    said = sweep("--no-train")
+    assert said.code == 1 and "8 runs missing or unfinished: xavier_normal_depth2, " in said.err
+    assert not (tmp_path / "runs").exists()
+    sweep("model.depth=2")
+    said = sweep("--no-train", "--json")
+    assert said.code == 1 and document(said)["unfinished"] == 4
+    assert "4 runs missing or unfinished: xavier_normal_depth3, kaiming_normal_depth3\n" in said.err
+    trained = sweep(more="gates: ['mean(final_val_accuracy) < 0']\n")
+    said = sweep("--no-train", more="gates: ['mean(final_val_accuracy) < 0']\n")
+    assert said.code == 0 and (said.out, said.err) == (
+        trained.out,
+        trained.err[trained.err.index("clear: ") :],
+    )
+    said = sweep("--no-train", "--dry-run")
+    assert said.code == 2 and "--no-train cannot be combined with --dry-run" in said.err
+    assert sweep("--no-train", "--device", "cuda").code == 1, (
+        "what was trained on a GPU can be judged without"
+    )
+
+
 def test_json_has_points_runs_and_their_statuses(sweep: Run, tmp_path: Path):
     found = document(sweep("--json"))
     assert found["schema"] == "initbench.sweep/1" and found["statuses"] == {"finished": 8}

@@ -91,13 +91,20 @@ def train(
     data: PreparedData | None = None,
     threads: int = 1,
     poison: tuple[int, int] | None = None,
+    **setup_options: Any,
 ) -> Ear:
     """Train one cohort to its end; `poison` (run, step) makes a run's weights infinite after that step."""
     ear = Ear() if poison is None else Poisoner(*poison)
     chosen = nets(config, seeds) if networks is None else networks
     data = data or bundle()
     setup = TrainingSetup(
-        networks=chosen, seeds=seeds, config=config, mode="vmap", data=data, device=CPU, threads=threads
+        networks=chosen,
+        seeds=seeds,
+        config=config,
+        mode="vmap",
+        data=data,
+        threads=threads,
+        **{"device": CPU, **setup_options},
     )
     training = Training(setup, ear.receive)
     if isinstance(ear, Poisoner):

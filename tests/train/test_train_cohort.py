@@ -18,6 +18,7 @@ from initbench.models.families.mlp import stacking
 from initbench.models.network import Network
 from initbench.registry_choice import default_choice
 from initbench.runner.run_identity import training_mode
+from initbench.train import loop
 from initbench.train.cohort import Cohort, clip_per_run
 from initbench.train.matmul_precision import true_fp32
 from initbench.train.thread_tuner import MAX_THREADS, products_agree
@@ -247,6 +248,51 @@ def assert_alone(ear: Ear, config: ExperimentConfig, seeds: list[int], lost: int
         assert same(ear.outcomes[k].buffers, without.outcomes[position].buffers)
         assert ear.entries[k] == without.entries[position]
         assert ear.snapshots[k] == without.snapshots[position]
+
+
+@pytest.mark.parametrize("updates_per_check", [2, 4, 16])
+@pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adamw", "rmsprop_momentum"])
+@pytest.mark.parametrize("factor", [1.0, 60.0])
+def test_losses_that_are_checked_late_change_nothing(
+    make_config: Any, optimizer: str, factor: float, updates_per_check: int
+) -> None:
+    """A run with weights that are 60 times as large diverges in the middle, between two checks."""
+    config = make_config(
+        model={"depth": 6, "width": 24, "norm": "none" if factor > 1.0 else "batch"},
+        train={"steps": 30, "batch_size": 50, "eval_every": 7, **OPTIMIZERS[optimizer]},
+    )
+    seeds = [4, 5, 6]
+    at_once, late = (
+        train(config, seeds, networks=scaled(nets(config, seeds), 1, factor), updates_per_check=n)
+        for n in (1, updates_per_check)
+    )
+    assert late.steps == at_once.steps
+    assert repr(late.entries) == repr(at_once.entries)
+    assert repr(late.snapshots) == repr(at_once.snapshots)  # with values that are not numbers
+    for run in range(3):
+        assert late.outcomes[run].diverged == at_once.outcomes[run].diverged
+        assert same(late.outcomes[run].parameters, at_once.outcomes[run].parameters)
+        assert same(late.outcomes[run].buffers, at_once.outcomes[run].buffers)
+
+
+def test_updates_without_a_check_do_not_wait_for_values(make_config: Any, monkeypatch: Any) -> None:
+    """Reading a loss waits for a GPU; within a block, nothing reads one."""
+    config = make_config(
+        model={"depth": 3, "width": 8}, train={"steps": 8, "batch_size": 50, "eval_every": 8}
+    )
+    reads = []
+
+    class Counted(Cohort):
+        def gradients(self, x: Any, y: Any) -> Any:
+            reads.append("update")
+            return super().gradients(x, y)
+
+    monkeypatch.setattr(loop, "Cohort", Counted)
+    original = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: reads.append("read") or original(tensor))
+    train(config, [0, 1], updates_per_check=4)
+    first = reads.index("update")
+    assert reads[first : first + 10] == [*["update"] * 4, "read", *["update"] * 4, "read"]
 
 
 def test_the_weights_of_a_diverged_run_are_those_before_the_lost_update(make_config: Any) -> None:

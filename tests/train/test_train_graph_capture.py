@@ -16,11 +16,13 @@ from torch import Tensor
 
 from initbench.components.activation import ACTIVATIONS
 from initbench.components.norm import NORMS
+from initbench.components.target import SampleShape
 from initbench.config.schema import ExperimentConfig
+from initbench.models.build import build
 from initbench.train import graph_capture
 from initbench.train.cohort import Cohort
 from initbench.train.graph_capture import GraphCapture
-from tests.train.cohorts import CPU, DIM, OPTIMIZERS, nets, separable
+from tests.train.cohorts import CLASSES, CPU, DIM, OPTIMIZERS, nets, separable
 
 BATCH, CALLS = 16, 4
 
@@ -194,6 +196,17 @@ def test_large_functions_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
     assert counted.calls == CALLS
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA can capture these operations")
+def test_operations_that_cuda_cannot_capture_are_called_one_by_one() -> None:
+    capture = GraphCapture[Any]()
+    captured = partial(capture.call, lambda x: (x * 2).sum())
+    captured(drawn(9))
+    assert capture._replay is not None
+    capture._replay.become_cuda_graph()
+    x = drawn(9, seed=1)
+    assert torch.equal(captured(x), (x * 2).sum())
+
+
 def test_results_that_are_not_numbers_are_replayed() -> None:
     counted = Counted(lambda x: (x.log(), x / 0.0))
     capture = GraphCapture[Any]()
@@ -250,6 +263,34 @@ def test_a_captured_cohort_has_the_numbers_of_a_plain_one(make_config: Any, name
         assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
     replayed = {key for key, function in captured._captured.items() if function.replays}
     assert replayed == {"gradients", "statistics"}
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "group", "batch_renorm", "instance"])
+def test_a_captured_convolutional_net_has_the_numbers_of_a_plain_one(make_config: Any, norm: str) -> None:
+    """The kernel of batch norm writes to the running statistics without declaring it."""
+    model = {"family": "cnn", "width": 8, "depth": 4, "stages": 2, "norm": norm}
+    config = make_config(model=model, train={"batch_size": BATCH})
+    form = SampleShape((3, 8, 8), CLASSES)
+    plain, captured = (
+        Cohort(
+            [build(config.model, config.init, form=form, seed=1, batch=drawn(8, *form.shape))],
+            config.train,
+            "single",
+            CPU,
+            captures=captures,
+        )
+        for captures in (False, True)
+    )
+    y = torch.arange(BATCH).remainder(CLASSES)[None]
+    for step in range(CALLS):
+        x = drawn(1, BATCH, *form.shape, seed=step)
+        assert torch.equal(captured.gradients(x, y), plain.gradients(x, y))
+        for cohort in (plain, captured):
+            cohort.update(0.05)
+    for tensors in ("parameters", "buffers"):
+        mine, theirs = getattr(captured, tensors), getattr(plain, tensors)
+        assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
+    assert captured._captured["gradients"].replays
 
 
 def test_runs_that_leave_a_captured_cohort_change_nothing(make_config: Any) -> None:

@@ -27,6 +27,7 @@ from initbench.analysis.stats.confidence_intervals import (
     rate_interval,
     summary_interval,
 )
+from initbench.analysis.stats.confidence_sequences import mean_sequence, min_values, rate_sequence
 from initbench.analysis.stats.fisher import compare_rates
 from initbench.analysis.stats.mean_difference import ROUNDING, sum_of_means
 from initbench.analysis.stats.paired_samples import shared_pairs
@@ -55,28 +56,50 @@ class Estimate:
 
 
 def estimate_rate_difference(
-    rate: MetricValue, other: GateNode, operands: Operands, confidence: float, sign: float
+    rate: MetricValue,
+    other: GateNode,
+    operands: Operands,
+    confidence: float,
+    sign: float,
+    *,
+    always_valid: bool = False,
 ) -> Estimate:
     """Estimate sign · (rate − other).
 
     The interval is Clopper and Pearson's interval of the rate, or follows from an exact test if `other` is a
-    rate, too.
+    rate, too. With `always_valid` it is a confidence sequence.
     """
     operand = operands[rate.row]
     if isinstance(other, MetricValue) and other.is_rate:
-        return _compare_two_rates(operand, operands[other.row], confidence)
+        compare = _track_two_rates if always_valid else _compare_two_rates
+        return compare(operand, operands[other.row], confidence)
     try:
         limit = linear_form.constant_value(
             linear_form.substitute_aggregates(other, lambda node: aggregate_value(node, operands))
         )
     except NoEstimateError as unknown:
         return Estimate(None, None, None, (), "", str(unknown))
-    interval = rate_interval(sum(operand.divergences.values()), operand.n, confidence)
+    make_interval = rate_sequence if always_valid else rate_interval
+    interval = make_interval(sum(operand.divergences.values()), operand.n, confidence)
     if interval is None:
-        return Estimate(None, None, None, (0,), "", "no run is complete")
+        return Estimate(None, None, None, (0,), "", _NO_RUN)
     observed_rate = sum(operand.divergences.values()) / operand.n
     low, high = sorted((sign * (interval.low - limit), sign * (interval.high - limit)))
-    return Estimate(sign * (observed_rate - limit), low, high, (operand.n,), "Clopper–Pearson")
+    method = _RATE_SEQUENCE if always_valid else "Clopper–Pearson"
+    return Estimate(sign * (observed_rate - limit), low, high, (operand.n,), method)
+
+
+def _track_two_rates(a: Operand, b: Operand, confidence: float) -> Estimate:
+    """Estimate the difference of two rates from a confidence sequence of each, with half of the error."""
+    events = [sum(operand.divergences.values()) for operand in (a, b)]
+    of_a, of_b = (
+        rate_sequence(count, operand.n, (1.0 + confidence) / 2.0)
+        for count, operand in zip(events, (a, b), strict=True)
+    )
+    if of_a is None or of_b is None:
+        return Estimate(None, None, None, (a.n, b.n), "", _NO_RUN)
+    difference = events[0] / a.n - events[1] / b.n
+    return Estimate(difference, of_a.low - of_b.high, of_a.high - of_b.low, (a.n, b.n), _RATE_SEQUENCE)
 
 
 def _compare_two_rates(a: Operand, b: Operand, confidence: float) -> Estimate:
@@ -88,7 +111,7 @@ def _compare_two_rates(a: Operand, b: Operand, confidence: float) -> Estimate:
     comparison = compare_rates(a.divergences, b.divergences)
     n = (comparison.n_a, comparison.n_b)
     if comparison.p is None or comparison.difference is None:
-        return Estimate(None, None, None, n, "", "no run is complete")
+        return Estimate(None, None, None, n, "", _NO_RUN)
     method = f"{comparison.method}, p = {comparison.p:.2g}"
     least = math.nextafter(0.0, 1.0)
     low, high = (-1.0, 1.0) if comparison.p >= 1.0 - confidence else (least, 1.0)
@@ -98,10 +121,18 @@ def _compare_two_rates(a: Operand, b: Operand, confidence: float) -> Estimate:
 
 
 _TOO_FEW_SHARED = "rows that share too few seeds can only be compared by their sum or difference"
+_NO_RUN = "no run is complete"
+_RATE_SEQUENCE = "always-valid, beta-binomial"
 
 
 def estimate_difference(
-    left: GateNode, right: GateNode, operands: Operands, confidence: float, *, by_ratio: bool = False
+    left: GateNode,
+    right: GateNode,
+    operands: Operands,
+    confidence: float,
+    *,
+    by_ratio: bool = False,
+    always_valid: bool = False,
 ) -> Estimate:
     """Estimate left − right from the runs of the rows in `operands`.
 
@@ -113,10 +144,14 @@ def estimate_difference(
         by_ratio: Whether to estimate ln(left / right) if both sides are products of positive statistics
             (`linear_form.are_scales`) and no value is 0. Such statistics vary by factors, so Student's
             interval is valid for the mean of their logarithms.
+        always_valid: Whether the interval is that of a confidence sequence, which holds however the number of
+            runs was chosen.
     """
     for rate, other, sign in ((left, right, 1.0), (right, left, -1.0)):
         if isinstance(rate, MetricValue) and rate.is_rate:
-            return estimate_rate_difference(rate, other, operands, confidence, sign)
+            return estimate_rate_difference(
+                rate, other, operands, confidence, sign, always_valid=always_valid
+            )
     is_ratio = linear_form.has_geometric_mean(left, right)
     try:
         left, right = (
@@ -125,9 +160,10 @@ def estimate_difference(
         )
         if not is_ratio and by_ratio and linear_form.are_scales(left, right):
             with suppress(NoEstimateError):  # a value is 0 and has no logarithm: use the difference instead
-                return _Expression(linear_form.log_ratio(left, right), operands, confidence, True).estimate()
+                node = linear_form.log_ratio(left, right)
+                return _Expression(node, operands, confidence, True, always_valid).estimate()
         node = linear_form.log_ratio(left, right) if is_ratio else Binary("-", left, right)
-        return _Expression(node, operands, confidence, is_ratio).estimate()
+        return _Expression(node, operands, confidence, is_ratio, always_valid).estimate()
     except NoEstimateError as unknown:
         return Estimate(unknown.difference, None, None, unknown.n, "", str(unknown), is_ratio=is_ratio)
 
@@ -140,6 +176,7 @@ class _Expression:
     sides: Operands
     confidence: float
     is_ratio: bool
+    always_valid: bool
 
     def estimate(self) -> Estimate:
         """Estimate the expression by the method that fits its rows: none, one, paired or independent rows."""
@@ -149,6 +186,8 @@ class _Expression:
             if math.isnan(number):
                 raise NoEstimateError("the expression cannot be computed (such as a division by 0)")
             return self._make_exact_estimate(number, (), "these runs", 0, is_exact=True)
+        if self.always_valid:
+            return self._estimate_sequence(names)
         if len(names) == 1:
             return self._estimate_one_row(names[0])
         operands = {name: self.sides[name] for name in names}
@@ -166,6 +205,31 @@ class _Expression:
         values = evaluate_per_run(self.node, operand)
         return self._estimate_from_values(list(values.values()), "t", operand.n - len(values), operand)
 
+    def _estimate_sequence(self, names: Sequence[RowName]) -> Estimate:
+        """Estimate the expression by a confidence sequence of its values, one per seed.
+
+        Rows are always paired by seed. If they do not share their batches, the values are still independent
+        draws of one distribution (Scheffé 1943, On solutions of the Behrens-Fisher problem).
+        """
+        runs = {name: operand for name in names if isinstance(operand := self.sides[name], RunsOperand)}
+        assert len(runs) == len(names), "a reference document has no single runs"
+        by_row = {name: complete_units(self.node, name, operand) for name, operand in runs.items()}
+        scarcest = min(by_row, key=lambda name: len(by_row[name]))
+        units = [unit for unit in by_row[scarcest] if all(unit in others for others in by_row.values())]
+        values = self._paired_values(self.node, runs, units)
+        missing = max(operand.n for operand in runs.values()) - len(units)
+        summary, n = summarise(values), len(values)
+        require_estimable(summary, values, runs[scarcest])
+        if n < (needed := min_values(self.confidence)):
+            raise NoEstimateError(f"an always-valid interval needs {needed} seeds", summary.mean, (n,))
+        method = "always-valid t" if len(names) == 1 else "always-valid t, pairs"
+        estimate = self._estimate_from_values(values, method, missing, None)
+        p = math.ldexp(1.0, 1 - n)
+        if estimate.low == estimate.high and not is_significant(p, self.confidence):
+            why = f"the value is the same for all {n} seeds, p = {p:.2g} by the sign test"
+            raise NoEstimateError(why, summary.mean, (n,))
+        return estimate
+
     def _estimate_from_values(
         self, values: Sequence[float], method: str, missing: int, operand: RunsOperand | None
     ) -> Estimate:
@@ -173,7 +237,8 @@ class _Expression:
         require_estimable(summary, values, operand)
         if not math.isfinite(values[0]):
             return self._make_exact_estimate(values[0], (len(values),), method, missing)
-        interval = mean_interval(values, self.confidence)
+        make_interval = mean_sequence if self.always_valid else mean_interval
+        interval = make_interval(values, self.confidence)
         return self._make_estimate(summary.mean, interval, (len(values),), method, missing)
 
     def _shared_units(

@@ -58,16 +58,19 @@ class ComparisonResult:
 
 
 def evaluate_condition(
-    condition: GateNode, operands: Operands, confidence: float
+    condition: GateNode, operands: Operands, confidence: float, *, always_valid: bool = False
 ) -> tuple[GateState, list[ComparisonResult]]:
     """Return the state of a condition, and the results of all of its comparisons.
 
     `and`, `or` and `not` follow Kleene's three-valued logic.
     """
     if isinstance(condition, Comparison | Approx):
-        part = _evaluate_comparison(condition, operands, confidence)
+        part = _evaluate_comparison(condition, operands, confidence, always_valid=always_valid)
         return part.state, [part]
-    children = [evaluate_condition(child, operands, confidence) for child in condition.children]
+    children = [
+        evaluate_condition(child, operands, confidence, always_valid=always_valid)
+        for child in condition.children
+    ]
     states = [state for state, _ in children]
     parts = [part for _, child_parts in children for part in child_parts]
     if isinstance(condition, Not):
@@ -82,10 +85,17 @@ def evaluate_condition(
 
 
 def _evaluate_comparison(
-    condition: Comparison | Approx, operands: Operands, confidence: float
+    condition: Comparison | Approx, operands: Operands, confidence: float, *, always_valid: bool
 ) -> ComparisonResult:
     by_ratio = isinstance(condition, Comparison) and condition.relation not in ("==", "!=")
-    estimate = estimate_difference(condition.left, condition.right, operands, confidence, by_ratio=by_ratio)
+    estimate = estimate_difference(
+        condition.left,
+        condition.right,
+        operands,
+        confidence,
+        by_ratio=by_ratio,
+        always_valid=always_valid,
+    )
     state = GateState.UNDECIDED
     if estimate.low is not None and estimate.high is not None:
         state = _state_of_interval(condition, estimate.low, estimate.high, is_ratio=estimate.is_ratio)
@@ -127,13 +137,13 @@ class Gate:
     text: str
     condition: GateNode
     """The condition that makes the command fail; for a requirement, the negation of `text`."""
-    is_requirement: bool = False
-    """Whether the command fails unless `text` is shown to hold; otherwise it fails if `text` is."""
+    option: str = FAIL_IF
+    """Command-line option that takes such gates."""
 
     @property
-    def option(self) -> str:
-        """Command-line option that takes such gates."""
-        return FAIL_UNLESS if self.is_requirement else FAIL_IF
+    def is_requirement(self) -> bool:
+        """Whether the command fails unless `text` is shown to hold; otherwise it fails if `text` is."""
+        return self.option == FAIL_UNLESS
 
     @property
     def quantities(self) -> list[Quantity]:
@@ -196,9 +206,7 @@ def read_gates(texts: Sequence[str], requirements: Sequence[str] = ()) -> list[G
         UsageError: A text is not a valid gate; the message shows the column.
     """
     gates = [Gate(text, parse_gate(text, FAIL_IF)) for text in texts]
-    return gates + [
-        Gate(text, Not(parse_gate(text, FAIL_UNLESS)), is_requirement=True) for text in requirements
-    ]
+    return gates + [Gate(text, Not(parse_gate(text, FAIL_UNLESS)), FAIL_UNLESS) for text in requirements]
 
 
 def evaluate_gates(
@@ -208,6 +216,7 @@ def evaluate_gates(
     reference: Reference | None = None,
     *,
     strict: bool = False,
+    always_valid: bool = False,
 ) -> list[GateResult]:
     """Evaluate gates on the rows of all tables.
 
@@ -220,20 +229,30 @@ def evaluate_gates(
         reference: The earlier state that `before.` refers to.
         strict: Whether a gate that cannot be evaluated is undecided, with the reason in its gaps, instead of
             raising an error.
+        always_valid: Whether intervals are those of confidence sequences, because the number of runs was
+            chosen by their results. A reference document cannot be used then.
 
     Raises:
         UsageError: Unless `strict`: a row or a layer does not exist, rows are not in the same table, there is
             no run, or `before.` is used without a reference.
     """
-    evaluator = _GateEvaluator(tables, confidence, reference)
+    evaluator = _GateEvaluator(tables, confidence, reference, always_valid=always_valid)
     return [evaluator.evaluate_or_explain(gate) if strict else evaluator.evaluate(gate) for gate in gates]
 
 
 class _GateEvaluator:
     """Evaluates gates; the operand of each row is built once and shared by all gates."""
 
-    def __init__(self, tables: Sequence[Table], confidence: float, reference: Reference | None) -> None:
+    def __init__(
+        self,
+        tables: Sequence[Table],
+        confidence: float,
+        reference: Reference | None,
+        *,
+        always_valid: bool,
+    ) -> None:
         self._tables, self._confidence, self._earlier = tables, confidence, reference
+        self._always_valid = always_valid
         self._matching = None if reference is None else Matching(tables, reference)
         self._ready: dict[tuple[int, int], RunsOperand] = {}
         self._varying = {id(table): keys_varying_in_rows(table) for table in tables}
@@ -249,10 +268,13 @@ class _GateEvaluator:
             self._raise_no_cases(gate, gaps)
         self._check_layers(gate, [operands for *_, operands in located])
         cases = [
-            GateCase(label, dataset, *evaluate_condition(gate.condition, operands, self._confidence))
+            GateCase(label, dataset, *self._evaluate_case(gate, operands))
             for label, dataset, operands in located
         ]
         return GateResult(gate, cases, gaps)
+
+    def _evaluate_case(self, gate: Gate, operands: Operands) -> tuple[GateState, list[ComparisonResult]]:
+        return evaluate_condition(gate.condition, operands, self._confidence, always_valid=self._always_valid)
 
     def evaluate_or_explain(self, gate: Gate) -> GateResult:
         """Evaluate the gate; one that cannot be evaluated is undecided, with the reason in its gaps."""

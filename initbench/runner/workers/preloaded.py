@@ -1,14 +1,16 @@
 """Import everything that training needs, in the fork server, before it forks workers.
 
-The first call of vmap imports torch's decompositions and, with them, sympy, which takes half a second. One
-element is too little for several threads, so the server still has a single one.
+Plug-ins are left to the workers, because a mistake in one is reported with the run that uses it.
 """
 
-import torch
-from torch.func import vmap
-
+from initbench.components.activation import ACTIVATIONS
+from initbench.components.init_scheme import INITS
+from initbench.components.norm import NORMS
+from initbench.data.dataset import DATASETS
+from initbench.models.network import FAMILIES
 from initbench.runner.workers import process_pool
 
 __all__ = ["process_pool"]
 
-vmap(torch.neg)(torch.zeros(1))
+for registry in (ACTIVATIONS, NORMS, INITS, FAMILIES, DATASETS):
+    registry.import_package()

@@ -34,6 +34,9 @@ from initbench.train.events import Diagnosed, Ended, Probed, RunEvent, TrainingE
 from initbench.train.loop import Training, TrainingSetup, fixed_sample
 from initbench.train.network_builder import build_networks
 
+UPDATES_PER_CHECK_ON_GPU = 16
+"""Number of updates before the losses are read from a GPU, which the process does not wait for until then."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerTask:
@@ -118,6 +121,7 @@ def train(
         checkpoint_seconds=task.checkpoint_seconds,
         runs_to_release=runs_to_release,
         captures=task.captures,
+        updates_per_check=1 if task.device == "cpu" else UPDATES_PER_CHECK_ON_GPU,
     )
     diagnosis = _Diagnosis(task, emit, networks[0], data)
     records: list[dict[str, Any]] = []
