@@ -139,7 +139,7 @@ def test_the_code_of_the_user_travels(project: Path) -> None:
     own = {name for name in archive.files if not name.startswith("initbench/")}
     modules = {"travelled/__init__.py", "travelled/nets.py", "travelled/sizes.py", "travelled_losses.py"}
     assert own == modules, "and nothing that they do not import"
-    assert archive.variables == {plugins.LOSS_VARIABLE: "travelled_losses:own"}
+    assert archive.variables == {plugins.VARIABLE: "", plugins.LOSS_VARIABLE: "travelled_losses:own"}
     assert "initbench/train/loop.py" in archive.files
     (project / "travelled" / "sizes.py").write_text("WIDTH = 9\n", encoding="utf-8")
     assert collect_code().digest != archive.digest

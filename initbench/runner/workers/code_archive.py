@@ -25,6 +25,7 @@ class CodeArchive:
     files: dict[str, bytes]
     """Path relative to a folder of sys.path → contents."""
     variables: dict[str, str]
+    """Empty values replace those that a machine may have."""
 
     @property
     def digest(self) -> str:
@@ -47,10 +48,11 @@ def collect_code() -> CodeArchive:
             files |= {str(_path_of(name)): text.encode() for name, text in sources.items()}
             packages = {parent for name in sources for parent in _parents(name)}
             files |= {str(_path_of(name)): file.read_bytes() for name in packages if (file := file_of(name))}
-    variables = {plugins.VARIABLE: ",".join(plugins.requested_modules())}
-    if (loss := plugins.requested_loss()) is not None:
-        variables[plugins.LOSS_VARIABLE] = loss
-    return CodeArchive(files, {name: value for name, value in variables.items() if value})
+    variables = {
+        plugins.VARIABLE: ",".join(plugins.requested_modules()),
+        plugins.LOSS_VARIABLE: plugins.requested_loss() or "",
+    }
+    return CodeArchive(files, variables)
 
 
 def _user_modules() -> Iterator[str]:
