@@ -53,18 +53,18 @@ class DatasetCache:
         self,
         resolved: ResolvedDataset,
         options: DataOptions,
-        own: Callable[[PreparedData], DataOwner] = SharedDataOwner,
+        create_owner: Callable[[PreparedData], DataOwner] = SharedDataOwner,
     ) -> DataLocation | None:
         """Return where other processes find the data set on the CPU; None if memory cannot be shared.
 
-        From then on, this process uses the data of the owner, which `own` returns, too. The owner is dropped
+        From then on, this process uses the data of the owner, which `create_owner` returns, too. The owner is dropped
         together with the data set.
         """
         device = torch.device("cpu")
         key, data = _key(resolved, options, device), self.of(resolved, options, device)
         if key not in self._shared:
             try:
-                owner = own(data)
+                owner = create_owner(data)
             except (OSError, RuntimeError):  # a system without /proc, or too little memory
                 return None
             self._shared[key] = owner

@@ -49,7 +49,7 @@ def places(tmp_path: Path) -> Places:
 
 @pytest.fixture
 def facts(monkeypatch: pytest.MonkeyPatch) -> list[NodeFacts]:
-    """What the actors report of themselves, in the order in which they start."""
+    """Return the reports of the actors about themselves, in the order in which they start."""
     seen: list[NodeFacts] = []
     check = RayPool._check_code
     monkeypatch.setattr(RayPool, "_check_code", lambda self, new: (seen.append(new), check(self, new)))

@@ -44,8 +44,8 @@ def check_address(address: str | None) -> None:
     import_ray()
     if address is not None and address != "auto" and _port_of(address) is None:
         forms = " or ".join(f"ray:{form}" for form in ADDRESS_FORMS)
-        found = f"{address!r} is not the address of a Ray cluster" if address else "the address is missing"
-        raise UsageError(f"--executor ray: {found}; write {forms}, or ray alone")
+        problem = f"{address!r} is not the address of a Ray cluster" if address else "the address is missing"
+        raise UsageError(f"--executor ray: {problem}; write {forms}, or ray alone")
 
 
 class RayConnection:

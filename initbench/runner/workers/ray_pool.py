@@ -37,7 +37,7 @@ from initbench.runner.workers.training_session import NodeFacts, code_versions
 COUNT_SECONDS = 2.0
 """Seconds between two counts of the processors of the cluster, which may gain and lose nodes."""
 WAIT_NOTICE_SECONDS = 30.0
-"""Seconds without any worker after which the user is told what the command waits for."""
+"""Seconds without any worker after which the command says what it waits for."""
 MAX_FAILED_STARTS = 3
 """Number of actors in a row that may die while they start."""
 JOIN_SECONDS = 2.0
@@ -161,7 +161,7 @@ class RayPool:
         else:
             if isinstance(message, Finished | Failed):
                 actor.task = None
-            elif isinstance(message, Died):  # it exceeds its memory, or was told to stop
+            elif isinstance(message, Died):  # it exceeds its memory, or stopped on request
                 self._remove(actor)
             deliver(message)
 

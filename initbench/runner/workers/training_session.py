@@ -49,7 +49,7 @@ class CodeVersions:
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """What a driver has to know about a worker on another machine."""
+    """Facts about a worker on another machine that its driver needs."""
 
     node: str
     """Id of the machine in its cluster."""
@@ -137,7 +137,7 @@ class TrainingSession:
 
 
 def _stopped(task: WorkerTask) -> Died:
-    return Died(task.number, "its worker was told to stop")
+    return Died(task.number, "its worker was asked to stop")
 
 
 def _with_machine(event: Event, machine: dict[str, Any]) -> Event:
