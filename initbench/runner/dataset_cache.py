@@ -57,8 +57,7 @@ class DatasetCache:
     ) -> DataLocation | None:
         """Return where other processes find the data set on the CPU; None if memory cannot be shared.
 
-        From then on, this process uses the data of the owner, which `create_owner` returns, too. The owner is dropped
-        together with the data set.
+        From then on, this process uses the data of the owner, too. The owner is dropped with the data set.
         """
         device = torch.device("cpu")
         key, data = _key(resolved, options, device), self.of(resolved, options, device)
