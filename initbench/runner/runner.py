@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Self
 
@@ -31,7 +31,7 @@ from initbench.runner.cost_model import (
 from initbench.runner.dataset_cache import DatasetCache
 from initbench.runner.environment import environment_record
 from initbench.runner.pending import PendingExperiment, Run, RunBatch, RunLimits, count_open_batches
-from initbench.runner.plan import ExperimentOutcome, RunContext, plan
+from initbench.runner.plan import ExperimentOutcome, Plan, RunContext, plan
 from initbench.runner.preflight import Preflight, preflight
 from initbench.runner.recorder import ProgressDisplay, Recorder, RunClaim, claim_runs
 from initbench.runner.run_identity import training_mode
@@ -91,19 +91,21 @@ class Runner:
             if self._stopped:
                 outcomes |= {i: ExperimentOutcome(configs[i], ()) for i in wave}
                 continue
-            undertakings = [self._prepare(configs[i]) for i in wave]
+            plans = [plan(configs[i], self._workplace) for i in wave]
+            stored = self._workplace.store.statuses(id_ for of in plans for id_ in of.run_ids.values())
+            undertakings = [self._prepare(of, stored) for of in plans]
             self._train_wave([pending for pending in undertakings if pending.seeds])
             outcomes |= {i: pending.outcome for i, pending in zip(wave, undertakings, strict=True)}
         return [outcomes[i] for i in range(len(configs))]
 
-    def _prepare(self, config: ExperimentConfig) -> PendingExperiment:
-        pending = PendingExperiment(plan(config, self._workplace), self._workplace.store, self._budget)
+    def _prepare(self, of: Plan, stored: Mapping[str, str]) -> PendingExperiment:
+        pending = PendingExperiment(of, self._workplace.store, self._budget, stored)
         if self._left is not None:
             pending.limit_runs(self._left)
             self._left -= len(pending.seeds)
         if not pending.seeds:
-            self._observer.planned(config, 0, pending.stored, None)
-        pending.most = max_cohort_size(config, self._workplace.device)
+            self._observer.planned(pending.config, 0, pending.stored, None)
+        pending.most = max_cohort_size(pending.config, self._workplace.device)
         return pending
 
     def _train_wave(self, undertakings: Sequence[PendingExperiment]) -> None:
