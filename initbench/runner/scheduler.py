@@ -29,6 +29,8 @@ MIN_SECONDS_SAVED = 1.0
 worker, writing the checkpoints and building the nets again takes about half of it."""
 MAX_DEATHS = 2
 """Worker deaths of a run that trains alone before the run counts as failed."""
+MAX_LOST_MACHINES = 5
+"""Machines that a batch may lose before it counts as the cause, for example because it takes all memory."""
 StartBatch = Callable[[RunBatch, int, str], tuple[WorkerTask, Recorder]]
 """(batch, number, device) → its task and its recorder; claims the runs of the batch."""
 
@@ -189,7 +191,8 @@ class Scheduler:
             self._on_worker_death(group, recorder, event)
 
     def _on_worker_death(self, group: RunBatch, recorder: Recorder, event: Died) -> None:
-        if event.is_machine_lost:
+        if event.is_machine_lost and group.lost_machines < MAX_LOST_MACHINES:
+            group = replace(group, lost_machines=group.lost_machines + 1)
             self._put_back(group, self._interrupt(group, recorder), len(group.runs))
             return
         deaths = group.deaths + 1 if len(group.runs) == 1 else 0

@@ -30,7 +30,13 @@ class NodeActor:
     """Trains the tasks of a driver, whose code it uses."""
 
     def __init__(
-        self, files: dict[str, bytes], digest: str, variables: dict[str, str], memory: float | None
+        self,
+        files: dict[str, bytes],
+        digest: str,
+        variables: dict[str, str],
+        directory: str,
+        memory: float | None,
+        gpu_share: float,
     ) -> None:
         """Install the code and import it.
 
@@ -38,13 +44,19 @@ class NodeActor:
             files: Path → contents of the modules.
             digest: Hash of the files.
             variables: Environment variables of the driver that name code of the user.
+            directory: Working directory of the driver; used if this node has it, too.
             memory: Memory limit of this process in bytes, or None.
+            gpu_share: Share of the GPU's memory that this process may use; 0 without a GPU.
         """
         os.environ.update(variables)
         sys.path.insert(0, str(install_code(files, digest)))
+        if Path(directory).is_dir():
+            os.chdir(directory)
+            if any(not name.startswith("initbench") for name in files):
+                sys.path.append(directory)  # else modules of the user would be imported from there first
         from initbench.runner.workers.training_session import TrainingSession
 
-        self._session = TrainingSession(memory)
+        self._session = TrainingSession(memory, gpu_share)
 
     def describe(self) -> NodeFacts:
         """Return the node, the process, and the versions of the code."""

@@ -17,7 +17,7 @@ from initbench.machine import available_bytes, available_cores
 from initbench.optional_packages import import_optional
 from initbench.runner.fingerprint_cache import PACKAGE
 
-ADDRESS_FORMS = ("auto", "HOST:PORT", "ray://HOST:PORT")
+ADDRESS_FORMS = ("auto", "HOST:PORT", "//HOST:PORT")
 VARIABLE = "RAY_ADDRESS"
 """Environment variable of Ray with the address of its cluster."""
 REACH_SECONDS = 10.0
@@ -25,6 +25,8 @@ REACH_SECONDS = 10.0
 CONNECT_SECONDS = 60.0
 """Maximum time until Ray is connected or started."""
 CLOSE_SECONDS = 10.0
+"""Maximum time until Ray is disconnected or stopped; its processes end with this one in any case."""
+THREAD_NAME = "ray-connection"
 _MACHINE = "local"
 """Address that makes Ray start on this machine."""
 _CLIENT = "ray://"
@@ -62,7 +64,7 @@ class RayConnection:
         A connection that this process already has is used, and not closed.
 
         Args:
-            address: `auto`, `HOST:PORT`, `ray://HOST:PORT` or None.
+            address: `auto`, `HOST:PORT`, `//HOST:PORT` (or `ray://HOST:PORT`) or None.
             workers: Number of workers on this machine if Ray is started here; None for one per core.
 
         Raises:
@@ -78,7 +80,7 @@ class RayConnection:
             return
         _require_reachable(self._address)
         _silence()
-        Thread(target=self._hold, daemon=True).start()
+        Thread(target=self._hold, name=THREAD_NAME, daemon=True).start()
         if not self._connected.wait(CONNECT_SECONDS):
             raise DeviceError(f"{self._subject}: no answer within {CONNECT_SECONDS:.0f} seconds")
         self._raise_failure()
@@ -106,13 +108,15 @@ class RayConnection:
     def _subject(self) -> str:
         if self.is_on_this_machine:
             return "Ray cannot be started on this machine"
+        if self._address == "auto":
+            return "no Ray cluster on this machine can be used"
         return f"the Ray cluster at {self._address} cannot be used"
 
     def _raise_failure(self) -> None:
         """Raise DeviceError if the connection failed."""
         if self._error is not None:
             lines = [line.strip() for line in str(self._error).splitlines() if line.strip()]
-            reason = lines[0] if lines else type(self._error).__name__
+            reason = lines[0].rstrip(".") if lines else type(self._error).__name__
             raise DeviceError(f"{self._subject}: {reason}{_advice(self._address)}") from self._error
 
     def _hold(self) -> None:
@@ -177,9 +181,13 @@ def _require_reachable(address: str) -> None:
 
 
 def _advice(address: str) -> str:
-    if address == _MACHINE or address.startswith(_CLIENT):
+    """Return what else may be wrong with a cluster whose port accepts connections."""
+    if address in (_MACHINE, "auto"):
         return ""
-    return "; this machine must be a node of the cluster, or use ray://HOST:10001"
+    advice = "; if it requires authentication, set RAY_AUTH_MODE=token"
+    if address.startswith(_CLIENT):
+        return advice
+    return f"{advice}; unless this machine is one of its nodes, write --executor ray://HOST:{_CLIENT_PORT}"
 
 
 def _restore_signal_handler() -> None:

@@ -7,11 +7,11 @@ is trained twice at a time.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
@@ -58,13 +58,13 @@ class RayPool:
         ray = self._connection.ray
         ray.cloudpickle.register_pickle_by_value(ray_actor)
         self._actor_class = ray.remote(max_concurrency=4)(ray_actor.NodeActor)
-        self._arguments = (ray.put(archive.files), archive.digest, archive.variables, options.memory)
+        self._arguments = (ray.put(archive.files), archive.digest, archive.variables, str(Path.cwd()))
         self._actors: list[_Actor] = []
         self._waiting: deque[WorkerTask] = deque()
         self._inbox: SimpleQueue[tuple[_Actor, _Message]] = SimpleQueue()
         self._failed_starts = 0
         self._count, self._counted = 0, -COUNT_SECONDS
-        self._idle_since: float | None = None
+        self._waiting_since, self._is_reported = time.monotonic(), False
 
     @property
     def workers(self) -> int:
@@ -100,10 +100,10 @@ class RayPool:
 
     def poll(self, deliver: Deliver, seconds: float) -> None:
         """Deliver the events of the actors, and start actors instead of those that died."""
-        self._assign_tasks()
         with EndsAtStep():  # a signal between two events must not lose the second one
+            self._assign_tasks()
             self._deliver_messages(deliver, seconds)
-        self._report_waiting()
+            self._report_waiting()
 
     def stop(self, deliver: Deliver, seconds: float) -> None:
         """Tell busy actors to emit a checkpoint of their runs and to stop, and deliver their events."""
@@ -134,12 +134,16 @@ class RayPool:
             self._actors.append(self._start_actor())
 
     def _start_actor(self) -> _Actor:
-        resources: dict[str, float] = {"num_cpus": 1, "num_gpus": 0}
+        gpu_share = 0.0
         if self._options.device.type == "cuda":
-            share = min(1.0, self._connection.total("GPU") / self.workers)
-            resources = {"num_cpus": 0, "num_gpus": share}
-        options = {**resources, "scheduling_strategy": "SPREAD"}
-        handle = self._actor_class.options(**options).remote(*self._arguments)
+            gpu_share = min(1.0, self._connection.total("GPU") / self.workers)
+        options = {
+            "num_cpus": 0 if gpu_share else 1,
+            "num_gpus": gpu_share,
+            "scheduling_strategy": "SPREAD",
+        }
+        limits = (self._options.memory, gpu_share)
+        handle = self._actor_class.options(**options).remote(*self._arguments, *limits)
         return _Actor(self._connection.ray, handle, self._inbox)
 
     def _deliver_messages(self, deliver: Deliver, seconds: float) -> None:
@@ -198,16 +202,13 @@ class RayPool:
         self._actors.remove(actor)
 
     def _report_waiting(self) -> None:
-        """Say once what the command waits for, if no actor has started for a while."""
-        if any(actor.is_ready for actor in self._actors) or not self._actors:
-            self._idle_since = None
-            return
-        now = time.monotonic()
-        self._idle_since = self._idle_since or now
-        if now - self._idle_since >= WAIT_NOTICE_SECONDS:
-            self._idle_since = sys.float_info.max
-            kind = self._options.device.type
-            self._options.notify(f"waiting for a free {'CPU' if kind == 'cpu' else 'GPU'} in the Ray cluster")
+        """Say once what the command waits for, if no actor has run for a while."""
+        if not self._waiting or any(actor.is_ready for actor in self._actors):
+            self._waiting_since = time.monotonic()
+        elif not self._is_reported and time.monotonic() - self._waiting_since >= WAIT_NOTICE_SECONDS:
+            self._is_reported = True
+            processor = "CPU" if self._options.device.type == "cpu" else "GPU"
+            self._options.notify(f"waiting for a free {processor} in the Ray cluster")
 
 
 class _Actor:

@@ -72,8 +72,16 @@ def code_versions() -> CodeVersions:
 class TrainingSession:
     """Trains one task at a time, and keeps its events until they are fetched."""
 
-    def __init__(self, memory: float | None = None) -> None:
-        """Start without a task; `memory`: limit of this process in bytes, or None for no limit."""
+    def __init__(self, memory: float | None = None, gpu_share: float = 0.0) -> None:
+        """Start without a task.
+
+        Args:
+            memory: Limit of the memory of this process in bytes, or None for no limit.
+            gpu_share: Share of the GPU's memory that this process may use; 0 without a GPU. A cohort that
+                needs more is halved.
+        """
+        if gpu_share:
+            torch.cuda.set_per_process_memory_fraction(gpu_share)
         self._memory = memory
         self._datasets = DatasetCache()
         self._events: SimpleQueue[Event] = SimpleQueue()
