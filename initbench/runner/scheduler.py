@@ -118,12 +118,12 @@ class Scheduler:
             raise
 
     def _close_and_interrupt(self) -> None:
-        """Close the worker pool and interrupt the unfinished runs, even if a second signal arrives."""
+        """Interrupt the unfinished runs and close the worker pool, even if a second signal arrives."""
         try:
-            self._crew.close()
-        finally:
             for begun in self._begun.values():
                 begun.recorder.interrupt()
+        finally:
+            self._crew.close()
 
     def _collect_checkpoints(self) -> None:
         """Store what the workers report until they stop, unless it cannot be written."""

@@ -109,7 +109,7 @@ class Interrupter(Silent):
 @pytest.mark.slow
 def test_interrupted_runs_resume_elsewhere(make_config: Any, places: Places, two_cpus: None) -> None:
     config = make_config(seeds=2, train={"steps": 3000})
-    place = places("runs", "ray")
+    place = places("runs", "ray", workers=1)
     with pytest.raises(Terminated):
         run_all([config], place, Interrupter(50))
     records = place.store.records()

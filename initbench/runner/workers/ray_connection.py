@@ -7,7 +7,8 @@ import os
 import re
 import signal
 import socket
-from contextlib import chdir, suppress
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread, current_thread, main_thread
 from typing import Any
@@ -75,38 +76,73 @@ class RayConnection:
         self._workers = workers
         self._connected, self._closing, self._closed = Event(), Event(), Event()
         self._error: BaseException | None = None
+        self._is_lost = False
         if self.ray.is_initialized():
             self._closed.set()
-            return
+        else:
+            self._connect()
+        context = self.ray.get_runtime_context()
+        server = self._address if self._is_client else getattr(context, "gcs_address", "")
+        self._server = _port_of(server)
+
+    def _connect(self) -> None:
+        """Connect in a thread, and wait until it has an answer."""
         _require_reachable(self._address)
         _silence()
-        Thread(target=self._hold, name=THREAD_NAME, daemon=True).start()
-        if not self._connected.wait(CONNECT_SECONDS):
+        with _muted_stderr():
+            Thread(target=self._hold, name=THREAD_NAME, daemon=True).start()
+            has_answered = self._connected.wait(CONNECT_SECONDS)
+        if not has_answered:
             raise DeviceError(f"{self._subject}: no answer within {CONNECT_SECONDS:.0f} seconds")
         self._raise_failure()
         _restore_signal_handler()
 
-    @property
-    def is_on_this_machine(self) -> bool:
-        """Whether this connection started Ray."""
-        return self._address == _MACHINE
-
     def total(self, resource: str) -> int:
         """Return the number of CPUs ("CPU") or GPUs ("GPU") of all live nodes."""
+        self._require_server()
         return int(self.ray.cluster_resources().get(resource, 0))
 
     def is_alive(self, node: str) -> bool:
         """Return whether a node is part of the cluster."""
+        self._require_server()
         return any(entry["NodeID"] == node and entry["Alive"] for entry in self.ray.nodes())
+
+    def kill(self, actor: Any) -> None:
+        """Kill an actor, unless it or its cluster is gone."""
+        if not self._is_lost:
+            with suppress(Exception):
+                self.ray.kill(actor)
 
     def close(self) -> None:
         """Disconnect, and stop Ray if it was started here."""
+        if self._is_lost:
+            return
         self._closing.set()
         self._closed.wait(CLOSE_SECONDS)
 
+    def _require_server(self) -> None:
+        """Raise DeviceError if the head of the cluster is gone: Ray would wait for it, and then exit."""
+        if self._server is None:
+            return
+        try:
+            socket.create_connection(self._server, timeout=REACH_SECONDS).close()
+        except OSError as error:
+            self._is_lost = True
+            raise DeviceError(
+                "the head of the Ray cluster is gone; the same command resumes the runs"
+            ) from error
+
+    @property
+    def _starts_ray(self) -> bool:
+        return self._address == _MACHINE
+
+    @property
+    def _is_client(self) -> bool:
+        return self._address.startswith(_CLIENT)
+
     @property
     def _subject(self) -> str:
-        if self.is_on_this_machine:
+        if self._starts_ray:
             return "Ray cannot be started on this machine"
         if self._address == "auto":
             return "no Ray cluster on this machine can be used"
@@ -135,12 +171,10 @@ class RayConnection:
 
     def _options(self) -> dict[str, Any]:
         options = {"address": self._address, "log_to_driver": False, "logging_level": logging.ERROR}
-        if self._address.startswith(
-            _CLIENT
-        ):  # a process of the cluster reads the messages, and passes them on
+        if self._is_client:  # a process of the cluster reads the messages, and passes them on
             code = {"py_modules": [str(PACKAGE)], "excludes": ["**/__pycache__"]}
             return {**options, "runtime_env": code}
-        if not self.is_on_this_machine:
+        if not self._starts_ray:
             return options
         return {
             **options,
@@ -188,6 +222,19 @@ def _advice(address: str) -> str:
     if address.startswith(_CLIENT):
         return advice
     return f"{advice}; unless this machine is one of its nodes, write --executor ray://HOST:{_CLIENT_PORT}"
+
+
+@contextmanager
+def _muted_stderr() -> Iterator[None]:
+    """Discard what this process writes to stderr: Ray reports every try to reach a cluster there."""
+    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(null)
 
 
 def _restore_signal_handler() -> None:

@@ -11,6 +11,7 @@ import torch
 
 from initbench.data.preprocessing import PreparedData
 from initbench.errors import DataError
+from initbench.machine import format_gb
 from initbench.runner.shared_data import DataLocation, memory_layout, read_layout
 from initbench.runner.workers.ray_connection import import_ray
 
@@ -48,11 +49,21 @@ class ObjectStoreOwner:
     """A prepared data set in the object store, which stays there as long as this object."""
 
     def __init__(self, data: PreparedData) -> None:
-        """Copy the tensors of the data set, which must be on the CPU, to the object store."""
+        """Copy the tensors of the data set, which must be on the CPU, to the object store.
+
+        Raises:
+            DataError: If they do not fit.
+        """
+        ray = import_ray()
         layout = memory_layout(data)
         memory = torch.zeros(layout.size, dtype=torch.uint8)
         layout.fill(memory)
         digest = hashlib.sha256(memory.numpy().data).hexdigest()
-        reference = import_ray().put(memory.numpy())
+        try:
+            reference = ray.put(memory.numpy())
+        except ray.exceptions.RayError as error:
+            raise DataError(
+                f"the data set {data.name} ({format_gb(layout.size)}) does not fit into Ray's object store"
+            ) from error
         self.location: DataLocation = ObjectStoreData(reference, digest, layout.data)
         self.data = data

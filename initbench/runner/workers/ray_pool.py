@@ -144,7 +144,7 @@ class RayPool:
         }
         limits = (self._options.memory, gpu_share)
         handle = self._actor_class.options(**options).remote(*self._arguments, *limits)
-        return _Actor(self._connection.ray, handle, self._inbox)
+        return _Actor(self._connection, handle, self._inbox)
 
     def _deliver_messages(self, deliver: Deliver, seconds: float) -> None:
         """Wait up to `seconds` for a message, and handle all that there are."""
@@ -214,11 +214,13 @@ class RayPool:
 class _Actor:
     """An actor, its task, and the thread that waits for it."""
 
-    def __init__(self, ray: Any, handle: Any, inbox: SimpleQueue[tuple[_Actor, _Message]]) -> None:
+    def __init__(
+        self, connection: RayConnection, handle: Any, inbox: SimpleQueue[tuple[_Actor, _Message]]
+    ) -> None:
         self.handle = handle
         self.task: WorkerTask | None = None
         self.facts: NodeFacts | None = None
-        self._ray, self._inbox = ray, inbox
+        self._connection, self._inbox = connection, inbox
         self._tasks: SimpleQueue[WorkerTask | None] = SimpleQueue()
         self.thread = Thread(target=self._receive, daemon=True)
         self.thread.start()
@@ -237,18 +239,18 @@ class _Actor:
         """Kill the actor, and end its thread."""
         self.task = None
         self._tasks.put(None)
-        with suppress(Exception):  # it is dead, or its cluster is gone
-            self._ray.kill(self.handle)
+        self._connection.kill(self.handle)
 
     def _receive(self) -> None:
         """Put everything that the actor reports into the inbox; in the thread."""
+        ray = self._connection.ray
         try:
-            self._inbox.put((self, self._ray.get(self.handle.describe.remote())))
+            self._inbox.put((self, ray.get(self.handle.describe.remote())))
             while (task := self._tasks.get()) is not None:
-                self._ray.get(self.handle.begin.remote(task))
+                ray.get(self.handle.begin.remote(task))
                 is_training = True
                 while is_training:
-                    for event in self._ray.get(self.handle.events.remote()):
+                    for event in ray.get(self.handle.events.remote()):
                         self._inbox.put((self, event))
                         is_training = not isinstance(event, Finished | Failed | Died)
         except BaseException as error:
