@@ -38,7 +38,8 @@ def trapped(tmp_path: Path) -> Path:
     ("arguments", "start"),
     each_once_fast(
         [["run", "tiny.yaml", "--executor", "local", "--workers", "1"], ["compare"]], [["-m"], ["-P", "-m"]]
-    ),
+    )
+    + [pytest.param(["run", "tiny.yaml", "--executor", "ray"], ["-m"], marks=pytest.mark.slow)],
 )
 def test_no_file_of_the_working_directory_is_run(
     trapped: Path, repository: Path, arguments: list[str], start: list[str]
