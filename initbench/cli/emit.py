@@ -76,6 +76,8 @@ def emit_sweep(invocation: typer.Context, sweep: Sweep, context: RunContext, opt
     _check_sources(sweep)
     workload = _Workload.measure(sweep, context, options)
     shards = workload.choose_shards(options)
+    if workload.seconds is None:
+        typer.echo(f"the time is not estimated: {workload.obstacle}", err=True)
     job = _array_job(invocation, sweep, context, options, shards)
     texts = _slurm_files(job, options) if kind == "slurm" else _kubernetes_files(job, options)
     facts = {"kind": kind, "tasks": shards, "runs": workload.runs}
@@ -88,7 +90,7 @@ def emit_sweep(invocation: typer.Context, sweep: Sweep, context: RunContext, opt
         document = {
             "schema": SCHEMA,
             "output": str(options.output),
-            "files": sorted(texts),
+            "files": [path.name for path in sorted(options.output.iterdir()) if path.is_file()],
             "is_new": is_new,
             "stored": stored,
             "seconds_per_task": estimate,
@@ -161,7 +163,7 @@ class _Workload:
             limit = TASK_SECONDS if options.time_limit is None else _time_limit(options) / 2.0
             tasks = min(math.ceil(self.seconds / limit), options.array_size or DEFAULT_ARRAY_SIZE)
         elif tasks > self.most_shards:
-            typer.echo(f"{plural(self.most_shards, 'task')} instead of {tasks:,}: no more can run", err=True)
+            typer.echo(f"--tasks {tasks}: the sweep has only {plural(self.most_shards, 'task')}", err=True)
         return max(1, min(tasks, self.most_shards))
 
 
@@ -227,11 +229,13 @@ def _kubernetes_files(job: ArrayJob, options: EmitOptions) -> dict[str, str]:
 
 def _passed_options(invocation: typer.Context, skipped: Collection[str]) -> Iterator[str]:
     """Yield the options of a command that were set, except those of the parameters in `skipped`."""
+    from initbench.plugins import requested_loss
+
     for parameter in invocation.command.params:
         name = str(parameter.name)
         if name == "arguments" or name in skipped or not _is_set(invocation, name):
             continue
-        value = invocation.params[name]
+        value = requested_loss() if name == "loss_from" else invocation.params[name]  # a name, not the path
         if isinstance(value, bool):
             yield parameter.opts[0] if value else parameter.secondary_opts[0]
             continue
