@@ -45,7 +45,9 @@ MaxParallel = Annotated[
 ]
 CpusPerTask = Annotated[
     int | None,
-    typer.Option("--cpus-per-task", metavar="N", min=1, max=1024, help="With --emit: default: 1."),
+    typer.Option(
+        "--cpus-per-task", metavar="N", min=1, max=1024, help="With --emit: processors of a task; default: 1."
+    ),
 ]
 GpusPerTask = Annotated[
     int | None,
@@ -54,7 +56,7 @@ GpusPerTask = Annotated[
         metavar="N",
         min=0,
         max=64,
-        help="With --emit: default: 0, which trains on the CPU.",
+        help="With --emit: GPUs of a task; default: 0, training on CPUs.",
     ),
 ]
 MemoryPerTask = Annotated[

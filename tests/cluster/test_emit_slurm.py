@@ -110,7 +110,7 @@ def test_without_a_number_of_tasks_the_estimated_time_decides(write: Run):
 
 def test_no_task_is_empty(initbench: Run, folder: Path):
     said = initbench(*EMIT, "--tasks", "99", "--json")
-    assert json.loads(said.out)["tasks"] == 8 and "the sweep has only 8 tasks" in said.err
+    assert json.loads(said.out)["tasks"] == 8 and "8 tasks instead of 99" in said.err
 
 
 @pytest.mark.parametrize(
