@@ -218,11 +218,19 @@ class _SweepCommand:
             title=f"{self.sweep.name}: {text.plural(len(result.variants), 'point')}",
             verdicts=verdicts,
             failures=failures,
+            leading=[] if report is None else self._decision_sections(result, decision),
             trailing=[] if report is None else _tuning_sections(result),
         )
         if failures:
             raise RunFailedError("\n".join(failures))
         exit_with_verdicts(verdicts)
+
+    def _decision_sections(self, result: SweepResult, decision: GateResult | None) -> list[ReportSection]:
+        if self.rule is None or decision is None:
+            return []
+        from initbench.report.views.stopping_rule import decision_section
+
+        return [decision_section(result, self.rule, decision)]
 
     def _train_and_report(self, *, quiet: bool) -> tuple[SweepResult, GateResult | None]:
         """Train the missing runs, and show the progress on stderr."""
