@@ -164,13 +164,18 @@ def _group_by_experiment(runs: Sequence[RunSummary], _by: Sequence[str]) -> list
         arms[run.experiment, run.arm].append(run)
     keys_by_arm = {arm: _distinguishing_keys(group[0]) for arm, group in arms.items()}
     evaluation_keys = _varying_evaluation_conditions(group[0] for group in arms.values())
-    versions = {name: _code_versions(run for run in runs if run.experiment == name) for name, _ in arms}
+    arms_by_experiment: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    for name, arm in arms:
+        arms_by_experiment[name].append((name, arm))
+    versions, differing_keys = {}, {}
+    for name, own_arms in arms_by_experiment.items():
+        versions[name] = _code_versions(run for own_arm in own_arms for run in arms[own_arm])
+        differing_keys[name] = keys_that_differ([keys_by_arm[own_arm] for own_arm in own_arms])
     groups = []
     for (name, arm), group in arms.items():
-        namesakes = [keys for (other, _), keys in keys_by_arm.items() if other == name]
         own_keys = keys_by_arm[name, arm]
         variant = {
-            key: own_keys[key] for key in keys_that_differ(namesakes) if key in own_keys
+            key: own_keys[key] for key in differing_keys[name] if key in own_keys
         } | _non_default_conditions(group[0], evaluation_keys)
         key = {"experiment": name, **({"variant": variant} if variant else {})}
         version = versions[name].get(str(variant[_CODE]), "") if _CODE in variant else ""
@@ -224,8 +229,8 @@ def _code_versions(runs: Iterable[RunSummary]) -> dict[str, str]:
     """
     by_code: defaultdict[str, list[RunSummary]] = defaultdict(list)
     for run in runs:
-        if run.keys.get(_CODE) is not None:
-            by_code[str(run.keys[_CODE])].append(run)
+        if run.identity.get("code") is not None:
+            by_code[str(run.identity["code"])].append(run)
     if not all(run.version or run.created for group in by_code.values() for run in group):
         return {}
     candidates: Sequence[Callable[[str, list[RunSummary]], str]] = (

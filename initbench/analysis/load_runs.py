@@ -31,14 +31,28 @@ def load_run_summaries(store: Store, patterns: Sequence[str]) -> list[RunSummary
     with garbage_collection_off():
         stored = store.read_summaries()
         run_ids = store.find(patterns, {run_id: summary.header for run_id, summary in stored.items()})
-        summaries = {run_id: summary for run_id in run_ids if (summary := _decode(stored.get(run_id)))}
-        missing = [run_id for run_id in run_ids if run_id not in summaries]
-        with closing(parallel_map(partial(_read_run, store), missing)) as results:
-            action = f"reading {len(missing):,} runs without a summary"
-            advice = " (`initbench upgrade` adds summaries)"
-            for summary in report_remaining_time(results, len(missing), action, advice):
-                if summary is not None:
-                    summaries[summary.run_id] = summary
+        return _load(store, run_ids, stored)
+
+
+def load_listed_summaries(store: Store, run_ids: Iterable[str]) -> list[RunSummary]:
+    """Load the summaries of those of `run_ids` that are stored; other runs of the store are not read."""
+    with garbage_collection_off():
+        directories = store.run_ids()
+        present = [run_id for run_id in dict.fromkeys(run_ids) if run_id in directories]
+        return _load(store, present, store.read_summaries(present))
+
+
+def _load(store: Store, run_ids: Sequence[str], stored: dict[str, StoredSummary]) -> list[RunSummary]:
+    """Return the runs in this order; `stored` is emptied, so that no run is in memory twice."""
+    looks = (_decode(stored.pop(run_id, None)) for run_id in run_ids)
+    summaries = {summary.run_id: summary for summary in looks if summary is not None}
+    missing = [run_id for run_id in run_ids if run_id not in summaries]
+    with closing(parallel_map(partial(_read_run, store), missing)) as results:
+        action = f"reading {len(missing):,} runs without a summary"
+        advice = " (`initbench upgrade` adds summaries)"
+        for summary in report_remaining_time(results, len(missing), action, advice):
+            if summary is not None:
+                summaries[summary.run_id] = summary
     return attach_damaged_runs([summaries[run_id] for run_id in run_ids if run_id in summaries])
 
 

@@ -8,12 +8,11 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from initbench.analysis.recorded_defaults import with_defaults
+from initbench.store.packed_numbers import EVALUATION_KEYS, Evaluations, Layer, PackedNumbers
 from initbench.store.run_directory import COMPLETE
 from initbench.store.store import StoredRun
 from initbench.store.summary_file import (
-    EVALUATION_KEYS,
     TRAIN,
-    Layer,
     LineStatistics,
     StoredSummary,
     parse_shared,
@@ -22,6 +21,8 @@ from initbench.store.summary_file import (
 
 NOT_COMPARED = ("name", "notes", "seeds")
 """Config keys that do not affect what is computed."""
+UNPACKED_RUNS = 256
+"""Runs whose numbers are kept as Python objects, which take ten times the memory of packed ones."""
 _STAND_IN = "data.fallback"
 """Config key of the fallback data set; it does not affect a run, which records the data set it used."""
 
@@ -50,12 +51,10 @@ class RunSummary:
     final: dict[str, float | None]
     begin: dict[str, float | None]
     """Validation losses and accuracies at step 0 with batch and population statistics of batch norm."""
-    evaluations: list[list[float | None]]
-    """[step, train_loss, val_loss, val_accuracy] of each evaluation."""
+    packed: PackedNumbers
+    """Numbers of `evaluations` and `layers`."""
     scores: dict[str, list[float | None]]
     """Other scores of each evaluation, by key, such as val_r2; only those that the run has."""
-    layers: dict[str, list[Layer]]
-    """By moment, the weight layers in order, with the head last; at TRAIN only the hidden layers."""
     diverged_step: int | None
     diagnosis: list[str]
     seconds: float | None
@@ -84,6 +83,16 @@ class RunSummary:
         """Whether the config is known, so that the run belongs to a row; only damaged runs may lack it."""
         return bool(self.config)
 
+    @property
+    def evaluations(self) -> Evaluations:
+        """[step, train_loss, val_loss, val_accuracy] of each evaluation."""
+        return _unpack(self.packed)[0]
+
+    @property
+    def layers(self) -> dict[str, list[Layer]]:
+        """Weight layers of each moment in order, with the head last; at TRAIN only the hidden layers."""
+        return _unpack(self.packed)[1]
+
     def curve(self, key: str) -> list[tuple[float | None, float | None]]:
         """Return (step, value) of each evaluation for a key such as val_loss; empty if the run lacks it."""
         if key in EVALUATION_KEYS:
@@ -99,23 +108,19 @@ class RunSummary:
 
     def hidden(self, moment: str) -> list[Layer]:
         """Return the hidden layers from first to last; empty if they were not measured at that moment."""
-        return self._hidden.get(moment, [])
-
-    @cached_property
-    def _hidden(self) -> dict[str, list[Layer]]:
-        return {
-            moment: [layer for layer in layers if moment == TRAIN or layer["act_std"] is not None]
-            for moment, layers in self.layers.items()
-        }
+        return _unpack(self.packed)[2].get(moment, [])
 
     @cached_property
     def config_keys(self) -> dict[str, Any]:
         """Dotted config keys that affect what is computed, with their values."""
         return computation_keys(self.config)
 
-    @cached_property
+    @property
     def keys(self) -> dict[str, Any]:
-        """The `config_keys`, and the experiment, seed, status, data set, device, versions and code."""
+        """The `config_keys`, and the experiment, seed, status, data set, device, versions and code.
+
+        They are not kept: those of thousands of runs would take more memory than the runs.
+        """
         extra = {
             "experiment": self.experiment,
             "seed": self.seed,
@@ -171,6 +176,17 @@ def decode_summary(stored: StoredSummary) -> RunSummary:
     summary = RunSummary(**stored.parse_fields(), config=config, identity=identity)
     vars(summary)["config_keys"] = keys  # sets the cached property, which is the same for all seeds
     return summary
+
+
+@lru_cache(maxsize=UNPACKED_RUNS)
+def _unpack(packed: PackedNumbers) -> tuple[Evaluations, dict[str, list[Layer]], dict[str, list[Layer]]]:
+    """Return the evaluations, the layers and the hidden layers of a run; do not mutate them."""
+    evaluations, layers = packed.unpack()
+    hidden = {
+        moment: [layer for layer in rows if moment == TRAIN or layer["act_std"] is not None]
+        for moment, rows in layers.items()
+    }
+    return evaluations, layers, hidden
 
 
 @lru_cache(maxsize=4096)

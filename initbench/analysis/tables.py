@@ -136,9 +136,11 @@ def _rank_key(row: Row) -> tuple[float, float, str]:
 def _build_row(group: RunGroup, target: float | None, varying: Sequence[str]) -> Row:
     complete = [run for run in group.runs if run.is_complete]
     units = pairing_keys(complete, varying)
+    # One run after the other, as the numbers of only a few runs are unpacked at a time.
+    by_run = [[metric.value(run, target) for metric in METRICS.values()] for run in complete]
     metrics, values = {}, {}
-    for name, metric in METRICS.items():
-        numbers = [metric.value(run, target) for run in complete]
+    for index, (name, metric) in enumerate(METRICS.items()):
+        numbers = [row[index] for row in by_run]
         metrics[name] = summarise_metric(metric, numbers)
         values[name] = {unit: value for unit, value in zip(units, numbers, strict=True) if value is not None}
     return Row(

@@ -22,6 +22,8 @@ COMMANDS = {
     "probe": "Predict and measure the signal in untrained nets, layer by layer, and diagnose problems.",
     "lint": "Check the init of a config's nets, or of your own network, for mistakes.",
     "sweep": "Train the missing runs of a sweep and compare its points.",
+    "bisect": "Find the key, or the keys, that make the difference between a config that trains and one that"
+    " does not.",
     "lesson": "Run the missing experiments of a lesson and report each claim as supported, contradicted or"
     " undecided.",
     "compare": "Compare stored runs (default: all): activation statistics and convergence.",
@@ -142,7 +144,7 @@ def _report_exception(error: Exception) -> int:
 
 def _resume_advice(arguments: Sequence[str]) -> str:
     """Return advice to resume from the last checkpoints; empty for commands without checkpoints."""
-    if list(arguments[:1]) not in (["run"], ["sweep"], ["lesson"]):
+    if list(arguments[:1]) not in (["run"], ["sweep"], ["bisect"], ["lesson"]):
         return ""
     command = ["initbench", *(argument for argument in arguments if argument != "--rerun")]
     return f"; resume with: {shlex.join(command)}"

@@ -218,11 +218,19 @@ class _SweepCommand:
             title=f"{self.sweep.name}: {text.plural(len(result.variants), 'point')}",
             verdicts=verdicts,
             failures=failures,
+            leading=[] if report is None else self._decision_sections(result, decision),
             trailing=[] if report is None else _tuning_sections(result),
         )
         if failures:
             raise RunFailedError("\n".join(failures))
         exit_with_verdicts(verdicts)
+
+    def _decision_sections(self, result: SweepResult, decision: GateResult | None) -> list[ReportSection]:
+        if self.rule is None or decision is None:
+            return []
+        from initbench.report.views.stopping_rule import decision_section
+
+        return [decision_section(result, self.rule, decision)]
 
     def _train_and_report(self, *, quiet: bool) -> tuple[SweepResult, GateResult | None]:
         """Train the missing runs, and show the progress on stderr."""
@@ -383,9 +391,9 @@ def _check_options(invocation: typer.Context, job: EmitOptions) -> None:
     """Raise UsageError for options that cannot be combined, or for a report that cannot be written."""
     check_emit_command(invocation, job)
     values = invocation.params
-    check_report_file(
-        values["report"], {"--print-config": values["print_config"], "--dry-run": values["dry_run"]}
-    )
+    if values["emit"] != "k8s":  # its report is written to the volume
+        without_results = {"--print-config": values["print_config"], "--dry-run": values["dry_run"]}
+        check_report_file(values["report"], without_results)
     for name in ("print_config", "dry_run", "until", "rerun", "retry"):
         if values["no_train"] and values[name]:
             raise UsageError(f"--no-train cannot be combined with --{name.replace('_', '-')}")

@@ -44,11 +44,12 @@ def round_line(judgement: GateResult, seeds: int, rows: Sequence[str]) -> str:
 
 def print_decision(console: Console, result: SweepResult, rule: StoppingRule, judgement: GateResult) -> None:
     """Print what was decided, after how many seeds, and by which intervals."""
-    for line in _decision_lines(result, rule, judgement):
+    for line in decision_lines(result, rule, judgement):
         print_uncut(console, Text(line))
 
 
-def _decision_lines(result: SweepResult, rule: StoppingRule, judgement: GateResult) -> Iterator[str]:
+def decision_lines(result: SweepResult, rule: StoppingRule, judgement: GateResult) -> Iterator[str]:
+    """Yield lines that say what was decided, after how many seeds, and by which intervals."""
     seeds = _count_seeds(result, rule)
     most = ", the maximum" if holds(judgement) is None and seeds == rule.max_seeds else ""
     yield f"until {rule.gate.text}: {_verdict(judgement)} after {plural(seeds, 'seed')}{most}"

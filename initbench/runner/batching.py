@@ -87,21 +87,24 @@ def choose_cohort_sizes(lots: Sequence[WorkItem], workers: int) -> list[int]:
     one run. Among equal times, the largest batches win.
     """
 
-    def cut(pieces: int) -> list[int]:
-        return [max(1, min(lot.most, math.ceil(lot.missing / pieces))) for lot in lots]
+    def cut(pieces: int) -> tuple[int, ...]:
+        return tuple(max(1, min(lot.most, math.ceil(lot.missing / pieces))) for lot in lots)
 
     costs = [training_cost(lot.config) for lot in lots]
 
-    def seconds(pieces: int) -> float:
+    def seconds(sizes: tuple[int, ...]) -> float:
         groups = (
             costs[i] * stacked_cost(runs)
-            for i, (lot, size) in enumerate(zip(lots, cut(pieces), strict=True))
+            for i, (lot, size) in enumerate(zip(lots, sizes, strict=True))
             for runs in _piece_sizes(lot.missing, size)
         )
         return makespan(groups, workers)
 
     least = max((math.ceil(lot.missing / lot.most) for lot in lots if lot.most > 1), default=1)
-    return cut(min(range(1, least + workers), key=seconds))
+    # Thousands of numbers of pieces give the same few sizes, as no batch has more than `most` runs.
+    candidates = dict.fromkeys([cut(pieces) for pieces in range(1, least + workers)])
+    best = min(candidates, key=seconds)
+    return list(best)
 
 
 def makespan(times: Iterable[float], workers: int) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -46,14 +46,14 @@ class RunLimits:
 
 
 class PendingExperiment:
-    """One of several experiments that are trained in parallel.
+    """One of several experiments that are trained in parallel; `stored`: statuses of the runs that exist.
 
     Plan, preflight and steps are freed once all batches are done, because sweeps can have thousands of
     experiments.
     """
 
-    def __init__(self, plan: Plan, store: Store, budget: RunLimits) -> None:
-        statuses = {seed: store.status(run_id) for seed, run_id in plan.run_ids.items()}
+    def __init__(self, plan: Plan, store: Store, budget: RunLimits, stored: Mapping[str, str]) -> None:
+        statuses = {seed: stored.get(run_id) for seed, run_id in plan.run_ids.items()}
         self.config: ExperimentConfig = plan.config
         self.run_ids = tuple(plan.run_ids.values())
         store.tidy(run_id for seed, run_id in plan.run_ids.items() if statuses[seed] in COMPLETE)
@@ -61,7 +61,10 @@ class PendingExperiment:
         self.restarted = [seed for seed, status in statuses.items() if budget.restarts(status)]
         self.stored = len(statuses) - len(self.seeds)
         """Number of runs that are not trained."""
-        self.steps = {seed: store.checkpoint_step(plan.run_ids[seed]) for seed in self.missing}
+        self.steps = {
+            seed: 0 if statuses[seed] is None else store.checkpoint_step(plan.run_ids[seed])
+            for seed in self.missing
+        }
         """Steps of the checkpoints, by seed. In pre-training: minus the number of remaining updates."""
         self.most = 1
         """Maximum number of runs in a batch."""
@@ -142,6 +145,8 @@ class RunBatch:
     """Whether the runs start from scratch instead of their checkpoints."""
     deaths: int = 0
     """Number of worker deaths while the batch was a single run."""
+    lost_machines: int = 0
+    """Number of times that the machine of its worker was lost."""
 
     @property
     def seeds_by_experiment(self) -> dict[PendingExperiment, tuple[int, ...]]:

@@ -121,7 +121,7 @@ def _check_source(source: Path, into: Path) -> None:
             f"{source} is the run {run_id}: pass the directory that contains it, {parent}{renamed}"
         )
     misplaced = find_misplaced(source)
-    if misplaced and not Store(source).records():
+    if misplaced and not Store(source).record_headers():
         parents = dict.fromkeys(str(run.directory.parent) for run in misplaced)
         if str(source) not in parents:
             raise UsageError(f"{source} does not contain runs directly: pass {' '.join(parents)}")
@@ -150,7 +150,7 @@ def _choose_runs(sources: Sequence[Path], into: Path, merged: MergeResult) -> di
 
 def _candidates(source: Path, merged: MergeResult, problems: list[str]) -> Iterator[tuple[str, _SourceRun]]:
     store = Store(source)
-    for record in store.records():
+    for record in store.record_headers():
         run_id, status = record["run_id"], record["status"]
         if status not in (*COMPLETE, *STOPPED):
             merged.left[run_id] = f"is {status} in {source}"

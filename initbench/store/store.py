@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,6 +91,15 @@ class Store:
             record = self._live_record_of(run_id)
         return None if record is None else str(record["status"])
 
+    def statuses(self, run_ids: Iterable[str]) -> dict[str, str]:
+        """Return the statuses of those of `run_ids` that exist.
+
+        The store is listed once, which is faster than `status` for many runs that do not exist.
+        """
+        stored = self.run_ids()
+        looks = ((run_id, self.status(run_id)) for run_id in run_ids if run_id in stored)
+        return {run_id: status for run_id, status in looks if status is not None}
+
     def is_busy(self, run_id: str) -> bool:
         """Return whether a live process is writing the run or its next attempt."""
         return self.busy_directory(run_id) is not None
@@ -105,15 +114,27 @@ class Store:
         """Return run.json of every run with its current status, oldest first; other files are ignored."""
         return self._records({})
 
+    def iterate_records(self) -> Iterator[Record]:
+        """Yield the `records` one by one and in any order, so that only one of them need be in memory."""
+        return self._iterate_records({})
+
     def record_headers(self) -> list[Record]:
         """Return `records`, but only the keys in the header of the summary for runs that have one."""
-        return self._records({run_id: summary.header for run_id, summary in self.read_summaries().items()})
+        return self._records({run_id: summary.header for run_id, summary in self._summaries(self.run_ids())})
 
-    def read_summaries(self) -> dict[str, StoredSummary]:
-        """Return the summaries of complete runs by run id; runs without a valid summary are skipped."""
+    def read_summaries(self, run_ids: Iterable[str] | None = None) -> dict[str, StoredSummary]:
+        """Return the summaries of complete runs by run id; runs without a valid summary are skipped.
+
+        With `run_ids`, only the summaries of these runs are read.
+        """
+        return dict(self._summaries(self.run_ids() if run_ids is None else run_ids))
+
+    def _summaries(self, run_ids: Iterable[str]) -> Iterator[tuple[str, StoredSummary]]:
+        """Yield the summaries one by one, so that the caller decides what stays in memory."""
         with wrap_os_errors(f"read the runs in {self.root}"):
-            looks = ((run_id, read_summary(self.root / run_id, run_id)) for run_id in self.run_ids())
-            return {run_id: summary for run_id, summary in looks if summary is not None}
+            for run_id in run_ids:
+                if (summary := read_summary(self.root / run_id, run_id)) is not None:
+                    yield run_id, summary
 
     def read(self, run_id: str) -> StoredRun:
         """Read a run.
@@ -281,10 +302,14 @@ class Store:
         return places.live
 
     def _records(self, records_by_id: Mapping[str, Record]) -> list[Record]:
-        with wrap_os_errors(f"read the runs in {self.root}"):
-            looks = (records_by_id.get(run_id) or self._live_record_of(run_id) for run_id in self.run_ids())
-            records = [record for record in looks if record]
+        records = self._iterate_records(records_by_id)
         return sorted(records, key=lambda record: (str(record.get("created")), record["run_id"]))
+
+    def _iterate_records(self, records_by_id: Mapping[str, Record]) -> Iterator[Record]:
+        with wrap_os_errors(f"read the runs in {self.root}"):
+            for run_id in self.run_ids():
+                if record := records_by_id.get(run_id) or self._live_record_of(run_id):
+                    yield record
 
     def run_ids(self) -> set[str]:
         """Return the ids of runs that may exist; repeat the listing if the root changed during it.

@@ -14,15 +14,12 @@ or has another schema, the other files are read.
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import math
 import os
 import stat
-import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +27,16 @@ from initbench.store import strict_json
 from initbench.store.checkpoint_files import LINE_FILES
 from initbench.store.files import DOCUMENT_BYTES
 from initbench.store.manifest import MANIFEST, SUMMARY, listed_files
+from initbench.store.packed_numbers import (
+    EVALUATION_KEYS,
+    IS_PACKED,
+    LAYER_ACTIVATIONS,
+    RUNNING_STATISTICS,
+    SHIFT_STATISTICS,
+    Evaluations,
+    Layer,
+    PackedNumbers,
+)
 from initbench.store.record_schema import (
     Check,
     find_defect,
@@ -51,34 +58,9 @@ from initbench.store.strict_json import parse_number_or_none
 SCHEMA = "initbench.summary/1"
 """Schema of the file; to be increased whenever the summary of any run changes."""
 
-_ACTIVATION = {
-    "act_std": "std",
-    "act_mean": "mean",
-    "zero_fraction": "zero_fraction",
-    "dead_fraction": "dead_fraction",
-    "saturated_fraction": "saturated_fraction",
-    "effective_rank": "effective_rank",
-}
-LAYER_STATISTICS = ("q", *_ACTIVATION, "delta_q", "weight_gradient", "weight_std", "unit_spread")
-"""E[h²] of the pre-activation, statistics of the activation, E[δ²] at the pre-activation, ‖∂L/∂W‖, the std of
-the weights, and the largest relative spread over units (0 if all units are equal)."""
-RUNNING_STATISTICS = ("running_mean_gap", "running_var_ratio")
-"""Additional statistics of layers that are followed by batch norm."""
-SHIFT_STATISTICS = ("gradient_shift", "gradient_shift_cosine", "input_mean_drift", "input_std_drift")
-"""Statistics of internal covariate shift, only at TRAIN: means over the updates where it was measured."""
 PROBED = ("init", "end")
 TRAIN = "train"
 MOMENTS = (*PROBED, TRAIN)
-Layer = dict[str, float | None]
-"""Statistics of one weight layer by name: LAYER_STATISTICS, and RUNNING_STATISTICS in nets with batch norm;
-at TRAIN, SHIFT_STATISTICS. `act_std` of a head is None."""
-
-_LAYER_NAMES: tuple[list[str], ...] = (
-    *([], [*LAYER_STATISTICS], [*LAYER_STATISTICS, *RUNNING_STATISTICS], [*SHIFT_STATISTICS]),
-)
-EVALUATION_KEYS = ("step", "train_loss", "val_loss", "val_accuracy")
-"""Keys of an evaluation that `LineStatistics.evaluations` has in this order."""
-_COLUMNS = len(EVALUATION_KEYS)
 _HEADER_KEYS = (
     *("run_id", "experiment", "seed", "status", "created", "finished"),
     *("dataset", "dataset_requested", "device", "steps", "final"),
@@ -90,8 +72,7 @@ _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 class LineStatistics:
     """The statistics of a run's evaluations and probes, collected line by line without the histograms."""
 
-    evaluations: list[list[float | None]] = field(default_factory=list)
-    """[step, train_loss, val_loss, val_accuracy] of each evaluation."""
+    evaluations: Evaluations = field(default_factory=list)
     scores: dict[str, list[float | None]] = field(default_factory=dict)
     """Other scores of each evaluation, by key, such as val_r2; only those that the run has."""
     begin: dict[str, float | None] | None = None
@@ -142,6 +123,10 @@ def summary_fields(record: Mapping[str, Any], lines: LineStatistics, shifts: Seq
         shifts: Lines of shift.jsonl.
     """
     identity, train = record.get("identity") or {}, record["config"].get("train") or {}
+    layers = {
+        **{moment: lines.layers[moment] for moment in PROBED if moment in lines.layers},
+        **_mean_shift_statistics(shifts),
+    }
     return {
         **_header_fields(record),
         "config": _config_with_data_used(record),
@@ -151,12 +136,8 @@ def summary_fields(record: Mapping[str, Any], lines: LineStatistics, shifts: Seq
         "steps": record.get("steps") or train.get("steps"),
         "batch_size": train.get("batch_size"),
         "begin": lines.begin or {},
-        "evaluations": lines.evaluations,
+        "packed": PackedNumbers.pack(lines.evaluations, layers),
         "scores": lines.scores,
-        "layers": {
-            **{moment: lines.layers[moment] for moment in PROBED if moment in lines.layers},
-            **_mean_shift_statistics(shifts),
-        },
         "diverged_step": (record.get("diverged") or {}).get("step"),
         "diagnosis": [finding["code"] for finding in record.get("diagnosis") or []],
         "seconds": _training_seconds(record),
@@ -182,7 +163,7 @@ def summary_text(record: Mapping[str, Any], lines: LineStatistics, shifts: Seque
         del fields[key]
     if not fields["scores"]:  # as in summaries of earlier versions
         del fields["scores"]
-    fields["packed"] = pack_numbers(fields.pop("evaluations"), fields.pop("layers"))
+    fields["packed"] = fields.pop("packed").as_record()
     return "".join(strict_json.dumps(line) + "\n" for line in (header, shared, fields))
 
 
@@ -202,7 +183,7 @@ class StoredSummary:
         Raises ValueError if the contents are invalid.
         """
         fields: Record = _parse_line(self.numbers, _NUMBERS)
-        fields |= unpack_numbers(fields.pop("packed"))
+        fields["packed"] = PackedNumbers.from_record(fields["packed"])
         for key in ("begin", "pretraining"):
             fields[key] = {name: parse_number_or_none(value) for name, value in fields[key].items()}
         fields["scores"] = {
@@ -235,7 +216,13 @@ def read_summary(directory: Path, run_id: str) -> StoredSummary | None:
         return None
     finally:
         os.close(descriptor)
-    return StoredSummary(parsed, shared, numbers) if parsed["run_id"] == run_id else None
+    return StoredSummary(parsed, _first_equal_line(shared), numbers) if parsed["run_id"] == run_id else None
+
+
+@lru_cache(maxsize=4096)
+def _first_equal_line(line: bytes) -> bytes:
+    """Return one object for equal lines, as thousands of seeds may share a line."""
+    return line
 
 
 def _read_verified(directory: int) -> bytes:
@@ -309,7 +296,7 @@ def _layer_statistics(layer: Mapping[str, Any], running: Sequence[str]) -> Layer
     act, norm = layer["act"] or {}, layer.get("batch_norm") or {}
     return {
         "q": parse_number_or_none(layer["pre"]["q"]),
-        **{name: parse_number_or_none(act.get(key)) for name, key in _ACTIVATION.items()},
+        **{name: parse_number_or_none(act.get(key)) for name, key in LAYER_ACTIVATIONS.items()},
         "delta_q": parse_number_or_none(layer["grad"]["pre_q"]),
         "weight_gradient": parse_number_or_none(layer["grad"].get("weight_norm")),
         "weight_std": parse_number_or_none(layer.get("weight_std")),
@@ -350,46 +337,6 @@ def _pretraining_cost(record: Mapping[str, Any]) -> dict[str, float]:
     return {"seconds": seconds, "samples": float(cost["samples"])}
 
 
-def pack_numbers(evaluations: Sequence[list[float | None]], layers: Mapping[str, list[Layer]]) -> Record:
-    """Return all evaluations and layers as one array: parsing them as text would take most of the time."""
-    numbers = list(chain.from_iterable(evaluations))
-    for layer in chain.from_iterable(layers.values()):
-        numbers += layer.values()
-    packed = struct.pack(f"<{len(numbers)}d", *(math.nan if number is None else number for number in numbers))
-    return {
-        "evaluations": len(evaluations),
-        "layers": {moment: [len(rows), *(rows[0] if rows else ())] for moment, rows in layers.items()},
-        "missing": [i for i, number in enumerate(numbers) if number is None],
-        "values": base64.b64encode(packed).decode(),
-    }
-
-
-def unpack_numbers(packed: Record) -> Record:
-    """Return evaluations and layers; raise ValueError if the array does not fit their numbers."""
-    counts, layouts, missing = packed["evaluations"], packed["layers"], packed["missing"]
-    size = _COLUMNS * counts + sum(count * len(names) for count, *names in layouts.values())
-    data = base64.b64decode(packed["values"], validate=True)
-    if len(data) != 8 * size or not all(type(i) is int and 0 <= i < size for i in missing):
-        raise ValueError("there are not as many numbers as expected")
-    numbers: list[float | None] = list(struct.unpack(f"<{size}d", data))
-    for i in missing:
-        numbers[i] = None
-    remaining = iter(numbers)
-    evaluations = [list(islice(remaining, _COLUMNS)) for _ in range(counts)]
-    layers = {
-        moment: [dict(zip(names, islice(remaining, len(names)), strict=True)) for _ in range(count)]
-        for moment, (count, *names) in layouts.items()
-    }
-    return {"evaluations": evaluations, "layers": layers}
-
-
-def _is_layout(value: Any, path: str) -> Iterator[str]:
-    """Check that the value is a list of the number of layers and, if there are any, of their statistics."""
-    count, *names = value if isinstance(value, list) and value else [None]
-    if type(count) is not int or count < 0 or names not in _LAYER_NAMES or bool(names) != bool(count):
-        yield f"{path} is not a number of layers with their statistics"
-
-
 _HEADER = is_mapping(
     schema=is_one_of(SCHEMA),
     run_id=is_text,
@@ -419,9 +366,7 @@ _NUMBERS = optional_keys(
         error=nullable(is_text),
         version=is_text,
         pretraining=is_table(is_number),
-        packed=is_mapping(
-            evaluations=is_natural, layers=is_table(_is_layout), missing=is_list(is_natural), values=is_text
-        ),
+        packed=IS_PACKED,
     ),
     scores=is_table(is_list(is_number)),
 )

@@ -72,9 +72,8 @@ def forecast_study(result: StudyResult[Any], context: RunContext, limits: RunLim
     items = merge_by_program(
         missing_items if limits.limit is None else _first_runs(missing_items, limits.limit)
     )
-    recorded = _recorded_times(
-        context.store.records(), {_network_kind(item.config.resolved()) for item in items}
-    )
+    kinds = {_network_kind(item.config.resolved()) for item in items}
+    recorded = _recorded_times(context.store.iterate_records(), kinds) if items else {}
     seconds, untimed = 0.0, []
     for item in items:
         kind = _network_kind(item.config.resolved())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Generic, TypeAlias
 
-from initbench.analysis.load_runs import load_run_summaries
+from initbench.analysis.load_runs import load_listed_summaries
 from initbench.analysis.run_summary import RunSummary
 from initbench.analysis.tables import Table, build_single_table, build_tables
 from initbench.config.schema import ExperimentConfig
@@ -274,10 +274,8 @@ class _StudyRunner(Generic[C_co]):
         return self._summaries[run_id].status if run_id in self._summaries else MISSING
 
     def _read(self, run_ids: Iterable[str]) -> None:
-        store = self._context.store
-        present = [run_id for run_id in run_ids if store.status(run_id) is not None]
-        if present:
-            self._summaries |= {run.run_id: run for run in load_run_summaries(store, present)}
+        runs = load_listed_summaries(self._context.store, run_ids)
+        self._summaries |= {run.run_id: run for run in runs}
 
     def _record(self, results: Sequence[VariantResult]) -> None:
         """Record the points of a sweep before training, so that running ones can be found."""

@@ -14,6 +14,7 @@ from initbench.analysis.regression.reference import ReferenceRuns
 from initbench.analysis.run_summary import RunSummary
 from initbench.analysis.tables import build_tables
 from initbench.render.regression import against_document, change_lines
+from initbench.store.packed_numbers import Layer, PackedNumbers
 from tests.analysis.stored_runs import stored
 
 CPU = {"device": "cpu", "torch": "2.0", "mode": "vmap", "code": "old"}
@@ -61,16 +62,21 @@ def with_final(run: RunSummary) -> RunSummary:
 
 def with_evaluation(run: RunSummary) -> RunSummary:
     first, *rest = run.evaluations
-    return replace(run, evaluations=[[*first[:2], last_digit(first[2] or 0.0), *first[3:]], *rest])
+    evaluations = [[*first[:2], last_digit(first[2] or 0.0), *first[3:]], *rest]
+    return replace(run, packed=PackedNumbers.pack(evaluations, run.layers))
+
+
+def with_layers(run: RunSummary, moment: str, layers: list[Layer]) -> RunSummary:
+    return replace(run, packed=PackedNumbers.pack(run.evaluations, {**run.layers, moment: layers}))
 
 
 def with_layer(run: RunSummary) -> RunSummary:
     first, *rest = run.layers["init"]
-    return replace(run, layers={**run.layers, "init": [first | {"delta_q": 7.0}, *rest]})
+    return with_layers(run, "init", [first | {"delta_q": 7.0}, *rest])
 
 
 def with_more_layers(run: RunSummary) -> RunSummary:
-    return replace(run, layers={**run.layers, "init": [*run.layers["init"], run.layers["init"][0]]})
+    return with_layers(run, "init", [*run.layers["init"], run.layers["init"][0]])
 
 
 def with_end(run: RunSummary) -> RunSummary:
@@ -90,7 +96,8 @@ def test_what_is_not_measured_in_one_state_is_no_difference():
     layers = [
         {name: number for name, number in layer.items() if name != "q"} for layer in before.layers["init"]
     ]
-    less = replace(before, layers={"init": layers}, final={"test_accuracy": before.final["test_accuracy"]})
+    packed = PackedNumbers.pack(before.evaluations, {"init": layers})
+    less = replace(before, packed=packed, final={"test_accuracy": before.final["test_accuracy"]})
     assert not has_different_numbers(before, less) and not has_different_numbers(less, before)
     assert has_different_numbers(before, with_final(less)) and has_different_numbers(with_final(less), before)
 

@@ -26,15 +26,9 @@ from initbench.analysis.run_summary import RunSummary, summarise_run
 from initbench.errors import StoreError
 from initbench.store import upgrading
 from initbench.store.merging import merge
+from initbench.store.packed_numbers import LAYER_STATISTICS, PackedNumbers
 from initbench.store.store import Store
-from initbench.store.summary_file import (
-    LAYER_STATISTICS,
-    LineStatistics,
-    pack_numbers,
-    read_summary,
-    summary_text,
-    unpack_numbers,
-)
+from initbench.store.summary_file import LineStatistics, read_summary, summary_text
 from initbench.store.upgrading import CURRENT, UNFINISHED, UPGRADED, upgrade_run
 
 RECORD: dict[str, Any] = {
@@ -169,8 +163,8 @@ layer = st.tuples(*[numbers] * len(LAYER_STATISTICS)).map(
     st.dictionaries(st.sampled_from(("init", "end")), st.lists(layer, max_size=3)),
 )
 def test_any_numbers_come_back_as_they_were(evaluations: Any, layers: Any) -> None:
-    packed = json.loads(json.dumps(pack_numbers(evaluations, layers)))
-    assert repr(unpack_numbers(packed)) == repr({"evaluations": evaluations, "layers": layers})
+    record = json.loads(json.dumps(PackedNumbers.pack(evaluations, layers).as_record()))
+    assert repr(PackedNumbers.from_record(record).unpack()) == repr((evaluations, layers))
 
 
 def test_another_summary_has_another_schema() -> None:

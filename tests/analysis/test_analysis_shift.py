@@ -11,8 +11,8 @@ from initbench.analysis.gates.parser import parse_gate
 from initbench.analysis.gates.run_values import quantity_value
 from initbench.analysis.metrics import METRICS
 from initbench.analysis.run_summary import RunSummary, summarise_run
+from initbench.store.packed_numbers import PackedNumbers
 from initbench.store.store import StoredRun
-from initbench.store.summary_file import pack_numbers, unpack_numbers
 
 CONFIG = {"name": "x", "model": {"norm": "batch"}, "train": {"steps": 20, "batch_size": 2}}
 RECORD = {
@@ -107,5 +107,5 @@ def test_nets_without_have_none() -> None:
 
 @pytest.mark.parametrize("run", [RUN, facts(), facts(shifted(1, 0.0))])
 def test_the_summary_file_gives_them_back(run: RunSummary) -> None:
-    packed = pack_numbers(run.evaluations, run.layers)
-    assert unpack_numbers(packed) == {"evaluations": run.evaluations, "layers": run.layers}
+    packed = PackedNumbers.from_record(run.packed.as_record())
+    assert packed.unpack() == (run.evaluations, run.layers)

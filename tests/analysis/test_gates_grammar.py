@@ -13,7 +13,8 @@ from initbench.analysis.gates.expression import GateNode
 from initbench.analysis.gates.parser import ALIASES, DEEPEST, LONGEST, parse_gate
 from initbench.analysis.metrics import METRICS
 from initbench.errors import UsageError
-from initbench.store.summary_file import LAYER_STATISTICS, PROBED
+from initbench.store.packed_numbers import LAYER_STATISTICS
+from initbench.store.summary_file import PROBED
 
 EVERY = expression.RowName(None)
 

@@ -10,7 +10,7 @@ import yaml
 
 from initbench.analysis.gates.parser import ALIASES, parse_gate
 from initbench.errors import UsageError
-from initbench.store.summary_file import LAYER_STATISTICS
+from initbench.store.packed_numbers import LAYER_STATISTICS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "ci.md").read_text(encoding="utf-8")

@@ -11,8 +11,8 @@ from exported import CONFIG, EDGES, store_run
 from initbench.analysis.metrics import METRICS
 from initbench.analysis.run_summary import summarise_run
 from initbench.export.tables import FIXED_COLUMNS, RunTables, build_run_tables, table_schemas
+from initbench.store.packed_numbers import LAYER_STATISTICS, SHIFT_STATISTICS
 from initbench.store.store import Store
-from initbench.store.summary_file import LAYER_STATISTICS, SHIFT_STATISTICS
 
 GOLDEN = {
     "runs": "run_id experiment seed status created finished arm dataset dataset_requested fingerprint steps"

@@ -109,5 +109,5 @@ def test_a_worker_opens_it_instead_of_preparing_it(
 def test_without_such_memory_workers_prepare_their_own(
     resolved: ResolvedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset_cache, "can_share", lambda: False)
+    monkeypatch.setattr(shared_data, "can_share", lambda: False)
     assert DatasetCache().share(resolved, options()) is None

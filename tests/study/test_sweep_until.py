@@ -70,6 +70,9 @@ def test_the_same_command_reads_the_stored_seeds_and_decides_the_same(sweep: Run
     assert until(sweep("--until", BETTER, "--json")) == first
     assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("run.json")}
     assert first["verdict"] == "true" and first["seeds"] == len(seeds(tmp_path, "normal"))
+    count = len(Store(tmp_path / "runs").records())
+    again = sweep("--until", BETTER, "--rerun")
+    assert f"{count}/{count} small." in again.err and f"small: {count} finished" in again.err
     (part,) = first["cases"][0]["comparisons"]
     assert part["ci"][0] > 0.0 and part["n"] == [first["seeds"]] and part["confidence"] == 0.95
 
@@ -108,17 +111,11 @@ def test_a_sweep_of_one_point_is_named_after_its_experiment(sweep: Run, tmp_path
     assert "test_accuracy > 90 %: false" in sweep("--until", "test_accuracy > 90 %", axes="seeds=3").out
 
 
-def test_gates_are_judged_by_the_same_kind_of_interval(sweep: Run) -> None:
-    said = sweep("--until", BETTER, "--fail-unless", BETTER)
+def test_gates_are_judged_by_the_same_kind_of_interval(sweep: Run, tmp_path: Path) -> None:
+    said = sweep("--until", BETTER, "--fail-unless", BETTER, "--report", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Seeds as needed" in page and "Only the interval of --until holds." in page
     assert said.code == 0 and f"held: {BETTER}" in said.err and "always-valid t, pairs" in said.err
-
-
-def test_rerun_trains_each_seed_once(sweep: Run, tmp_path: Path) -> None:
-    sweep("--until", BETTER)
-    count = len(Store(tmp_path / "runs").records())
-    said = sweep("--until", BETTER, "--rerun")
-    assert said.code == 0 and f"{count}/{count} small." in said.err
-    assert f"small: {count} finished" in said.err
 
 
 def test_a_dry_run_shows_the_first_round(sweep: Run, tmp_path: Path) -> None:

@@ -17,14 +17,8 @@ from initbench.analysis.gates import expression
 from initbench.analysis.gates.expression import DIVERGENCE_RATE, GateNode, RowName
 from initbench.analysis.metrics import METRICS
 from initbench.errors import UsageError
-from initbench.store.summary_file import (
-    LAYER_STATISTICS,
-    MOMENTS,
-    PROBED,
-    RUNNING_STATISTICS,
-    SHIFT_STATISTICS,
-    TRAIN,
-)
+from initbench.store.packed_numbers import LAYER_STATISTICS, RUNNING_STATISTICS, SHIFT_STATISTICS
+from initbench.store.summary_file import MOMENTS, PROBED, TRAIN
 
 ROW = r"(?:[^\W\d](?:[\w.-]*\w)?\.)?"
 GRAMMAR = rf"""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -36,8 +36,12 @@ def bundled_csv() -> Path | None:
     return path if path.is_file() else None
 
 
+@cache
 def read_scans(csv: Path | None) -> NDArray[np.uint8]:
-    """Return the scans as (1797, 65) uint8: 64 values from 0 to 16, row by row, then the label."""
+    """Return the scans as (1797, 65) uint8: 64 values from 0 to 16, row by row, then the label.
+
+    The file is read once per process, however many experiments of a sweep use it.
+    """
     if csv is not None:
         return np.loadtxt(csv, delimiter=",", dtype=np.uint8)
     from sklearn.datasets import load_digits

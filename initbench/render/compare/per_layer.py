@@ -11,9 +11,11 @@ from initbench.render import text
 from initbench.render.compare import notes
 from initbench.render.compare.analysed_table import AnalysedTable
 from initbench.render.compare.table import ComparisonTable
-from initbench.store.summary_file import Layer
+from initbench.store.packed_numbers import Layer
 
 _Form = Callable[[float | None], str]
+_LayersOfRun = dict[str, list[Layer]]
+"""Layers of one run by moment. A run unpacks them whenever it is asked, so the tables ask only once a row."""
 _STATISTICS: dict[str, tuple[str, _Form]] = {
     "std": ("act_std", text.format_number),
     "mean": ("act_mean", text.format_number),
@@ -31,15 +33,14 @@ _STATISTICS: dict[str, tuple[str, _Form]] = {
 def layer_lines(judged: AnalysedTable, title: str) -> ComparisonTable:
     """Return a table of every layer of every row; a warning names rows whose runs differ in depth."""
     probed = {row.label: _probed(row) for row in judged.rows}
-    statistics = {
-        heading: form for heading, form in _STATISTICS.items() if _is_measured(probed.values(), form[0])
-    }
+    measured = _measured_statistics(probed.values())
+    statistics = {heading: form for heading, form in _STATISTICS.items() if form[0] in measured}
     label = "row" if judged.table.by else "experiment"
     block = ComparisonTable(title, [label, "layer", "n", *statistics], frozenset([label, "layer"]), fixed=2)
     mixed = []
     for row in judged.rows:
-        runs, name = probed[row.label], text.one_line(row.label)
-        depths = {len(run.layers["init"]) for run in runs}
+        runs, name = [run.layers for run in probed[row.label]], text.one_line(row.label)
+        depths = {len(layers["init"]) for layers in runs}
         if len(depths) > 1:
             mixed.append(f"{name} has runs with {_join_depths(depths)} layers, which cannot be averaged.")
         if len(depths) != 1:
@@ -70,30 +71,32 @@ def _probed(row: Row) -> list[RunSummary]:
     return both or probed_runs
 
 
-def _is_measured(rows: Iterable[list[RunSummary]], statistic: str) -> bool:
-    return any(
-        layer.get(statistic) is not None
-        for runs in rows
-        for run in runs
-        for layers in run.layers.values()
+def _measured_statistics(rows: Iterable[list[RunSummary]]) -> set[str]:
+    """Return the statistics that at least one layer of one run has."""
+    layers_of_runs = (layers for runs in rows for run in runs for layers in run.layers.values())
+    return {
+        name
+        for layers in layers_of_runs
         for layer in layers
-    )
+        for name, value in layer.items()
+        if value is not None
+    }
 
 
-def _layer_label(runs: Sequence[RunSummary], i: int) -> str:
-    return f"head {i + 1}" if runs[0].layers["init"][i]["act_std"] is None else f"layer {i + 1}"
+def _layer_label(runs: Sequence[_LayersOfRun], i: int) -> str:
+    return f"head {i + 1}" if runs[0]["init"][i]["act_std"] is None else f"layer {i + 1}"
 
 
-def _transition(runs: Sequence[RunSummary], i: int, statistic: str, form: _Form) -> str:
+def _transition(runs: Sequence[_LayersOfRun], i: int, statistic: str, form: _Form) -> str:
     moments = [
-        [run.layers[moment][i] for run in runs] for moment in ("init", "end") if _all_have(runs, moment)
+        [layers[moment][i] for layers in runs] for moment in ("init", "end") if _all_have(runs, moment)
     ]
     means = [form(_mean(layers, statistic)) for layers in moments]
     return text.transition(means[0], means[-1])
 
 
-def _all_have(runs: Sequence[RunSummary], moment: str) -> bool:
-    return all(len(run.layers.get(moment, [])) == len(run.layers["init"]) for run in runs)
+def _all_have(runs: Sequence[_LayersOfRun], moment: str) -> bool:
+    return all(len(layers.get(moment, [])) == len(layers["init"]) for layers in runs)
 
 
 def _mean(layers: Sequence[Layer], statistic: str) -> float | None:
@@ -117,13 +120,13 @@ def layer_records(judged: AnalysedTable) -> Iterator[dict[str, object]]:
     Rows whose runs differ in depth are skipped.
     """
     for row in judged.rows:
-        runs = _probed(row)
-        if len({len(run.layers["init"]) for run in runs}) != 1:
+        runs = [run.layers for run in _probed(row)]
+        if len({len(layers["init"]) for layers in runs}) != 1:
             continue
-        for i in range(len(runs[0].layers["init"])):
+        for i in range(len(runs[0]["init"])):
             for moment in ("init", "end"):
                 if _all_have(runs, moment):
-                    layers = [run.layers[moment][i] for run in runs]
+                    layers = [layers_of_run[moment][i] for layers_of_run in runs]
                     means = {name: _mean(layers, name) for name, _ in _STATISTICS.values()}
                     shared = {"dataset": judged.table.dataset, "row": row.label, "n": len(runs)}
                     yield {**shared, "layer": i + 1, "moment": moment, **means}
