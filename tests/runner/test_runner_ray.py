@@ -71,7 +71,9 @@ def test_the_numbers_do_not_depend_on_actors(
     assert numbers(other.store) == numbers(whole.store)
     files = files_with_numbers(whole.store)
     assert len(files) == 6 and files_with_numbers(other.store) == files
-    assert len({fact.pid for fact in facts}) == 2
+    assert len({fact.pid for fact in facts}) in (1, 2), (
+        "one, if it has done everything before the other starts"
+    )
 
 
 @pytest.mark.slow

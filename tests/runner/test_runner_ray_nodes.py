@@ -76,7 +76,7 @@ def test_a_lost_node_costs_its_cohort_a_second_try_and_nothing_else(
         nodes = [cluster.head_node, cluster.add_node(num_cpus=1, object_store_memory=200 * 2**20)]
         capfd.readouterr()
         names = ("a", "b")
-        configs = [make_config(name=name, train={"steps": 6000, "eval_every": 100}) for name in names]
+        configs = [make_config(name=name, train={"steps": 12_000, "eval_every": 100}) for name in names]
         place, whole = places("runs", "ray", executor_address=cluster.address), places("whole")
 
         def kill() -> None:
