@@ -53,6 +53,13 @@ def install_worker_handler() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
 
 
+def stop_trainings(signum: int = signal.SIGTERM) -> bool:
+    """Stop the trainings of this process at their next step; return whether there are any."""
+    if _State.trainings:
+        _State.postponed = signum
+    return bool(_State.trainings)
+
+
 def begin_command() -> None:
     """Raise `errors.Terminated` on signals from now on."""
     _State.command_runs = True
@@ -110,9 +117,8 @@ def _handle(signum: int, frame: "FrameType | None") -> None:
 
 
 def _stop_worker(signum: int, _frame: "FrameType | None") -> None:
-    if not _State.trainings:
+    if not stop_trainings(signum):
         os._exit(128 + signum)
-    _State.postponed = signum
 
 
 def _terminate(signum: int, frame: "FrameType | None") -> None:

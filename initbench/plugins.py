@@ -78,6 +78,17 @@ def requested_plugins() -> tuple[str, ...]:
     return tuple(filter(None, map(str.strip, os.environ.get(VARIABLE, "").split(","))))
 
 
+def requested_modules() -> tuple[str, ...]:
+    """Return the modules of the plug-ins that INITBENCH_PLUGINS names."""
+    return tuple(Path(name).stem if _is_file_name(name) else name for name in requested_plugins())
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the versions of the installed distributions with plug-ins."""
+    points = (point for group in _installed().values() for point in group)
+    return {point.dist.name: point.dist.version for point in points if point.dist is not None}
+
+
 def request_loss(path: str) -> str:
     """Register a function as a loss, also in child processes, and return its name.
 

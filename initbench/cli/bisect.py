@@ -65,7 +65,7 @@ SeedCount = Annotated[
 MaxRuns = Annotated[
     int | None,
     typer.Option(
-        "--max-runs", metavar="N", min=1, help="Maximum number of runs of all configs, stored ones included."
+        "--max-runs", metavar="N", min=1, help="Stop at N runs of all configs, stored ones included (400)."
     ),
 ]
 

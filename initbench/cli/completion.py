@@ -7,6 +7,7 @@ Unreadable files are skipped, since the shell cannot display an error.
 from __future__ import annotations
 
 import json
+import pkgutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -103,6 +104,14 @@ def complete_entries(incomplete: str) -> list[str]:
     """Return the catalog entries that start with `incomplete`."""
     choices = _default_table()["choices"].values()
     return _with_prefix(incomplete, sorted({name for choice in choices for name in choice["entries"]}))
+
+
+def complete_executors(incomplete: str) -> list[str]:
+    """Return `auto` and the executors of initbench that start with `incomplete`."""
+    from initbench.runner.workers import executors
+
+    modules = pkgutil.iter_modules(executors.__path__)  # each is called like its executor
+    return _with_prefix(incomplete, ["auto", *(module.name for module in modules)])
 
 
 def complete_ls_sort(incomplete: str) -> list[str]:

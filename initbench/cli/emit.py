@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,18 +31,16 @@ DEFAULT_TIME_LIMIT = 3600.0
 TASK_SECONDS = 1800.0
 """Time of a task without a time limit, by which the default number of tasks is chosen."""
 UNSUITABLE = (
-    *(
-        "dry_run",
-        "limit",
-        "max_seeds",
-        "max_time",
-        "no_train",
-        "print_config",
-        "rerun",
-        "retry",
-        "shard",
-        "until",
-    ),
+    "dry_run",
+    "limit",
+    "max_seeds",
+    "max_time",
+    "no_train",
+    "print_config",
+    "rerun",
+    "retry",
+    "shard",
+    "until",
 )
 """Parameters of `initbench sweep` that the job sets itself, or that a repeated task must not have."""
 TRAINING_ONLY = ("executor", "fail_fast", "quiet", "worker_memory", "workers")
@@ -69,43 +67,31 @@ def check_emit_command(invocation: typer.Context, options: EmitOptions) -> None:
 
 def emit_sweep(invocation: typer.Context, sweep: Sweep, context: RunContext, options: EmitOptions) -> None:
     """Write the sweep of a command as a job, and print what was written."""
-    from initbench.cluster.array_job import copy_stored_runs, write_job
+    from initbench.cluster.array_job import copy_stored_runs, read_job, write_job
 
     assert options.output is not None
     kind = str(invocation.params["emit"])
     _check_sources(sweep)
-    workload = _Workload.measure(sweep, context, options)
-    shards = workload.choose_shards(options)
-    job = _array_job(invocation, sweep, context, options, shards)
-    texts = _slurm_files(job, options) if kind == "slurm" else _kubernetes_files(job, options)
-    facts = {"kind": kind, "tasks": shards, "runs": workload.runs}
-    is_new = write_job(options.output, job, texts, facts)
-    stored = 0
-    if kind == "slurm" and is_new and workload.stored is not None and workload.stored.complete:
-        stored = copy_stored_runs(sweep, shards, context, options.output)
-    estimate = None if workload.seconds is None else workload.seconds / shards
+    command, contents = _command(invocation), _sweep_contents(invocation)
+    record = read_job(options.output, command, contents)
+    is_new, stored, estimate = record is None, 0, None
+    if record is None:
+        workload = _Workload.measure(sweep, context, options)
+        shards = workload.choose_shards(options)
+        job = _array_job(invocation, sweep.name, contents, command, options, shards)
+        texts = _slurm_files(job, options) if kind == "slurm" else _kubernetes_files(job, options)
+        record = write_job(options.output, job, texts, {"kind": kind, "tasks": shards, "runs": workload.runs})
+        if kind == "slurm" and workload.stored is not None and workload.stored.complete:
+            stored = copy_stored_runs(sweep, shards, context, options.output)
+        estimate = None if workload.seconds is None else workload.seconds / shards
     if invocation.params["json_output"]:
-        document = {
-            "schema": SCHEMA,
-            "output": str(options.output),
-            "files": sorted(texts),
-            "is_new": is_new,
-            "stored": stored,
-            "seconds_per_task": estimate,
-            **facts,
-        }
+        facts = {"is_new": is_new, "stored": stored, "seconds_per_task": estimate}
+        document = {**record, "schema": SCHEMA, "output": str(options.output), **facts}
         typer.echo(strict_json.dumps(document))
-    else:
-        _print(options, facts, is_new=is_new, stored=stored, estimate=estimate)
-
-
-def _print(
-    options: EmitOptions, facts: Mapping[str, Any], *, is_new: bool, stored: int, estimate: float | None
-) -> None:
-    assert options.output is not None
+        return
     state = "wrote" if is_new else "already written by the same command:"
     duration = "" if estimate is None else f", about {format_duration(estimate)} each"
-    tasks = f"{plural(facts['tasks'], 'task')} for {plural(facts['runs'], 'run')}{duration}"
+    tasks = f"{plural(record['tasks'], 'task')} for {plural(record['runs'], 'run')}{duration}"
     typer.echo(f"{state} {options.output}: {tasks}")
     if stored:
         typer.echo(f"{plural(stored, 'stored run')} copied to the tasks, which do not train them again")
@@ -122,7 +108,7 @@ class _Workload:
     stored: SweepResult | None
     """The runs that are stored; None if the data are not available on this machine."""
     seconds: float | None
-    """Time with the workers of one task; None if it was not needed or cannot be estimated."""
+    """Time with the workers of one task; None if it cannot be estimated on this machine."""
     obstacle: str = ""
     """Reason why the time cannot be estimated."""
 
@@ -161,34 +147,55 @@ class _Workload:
             limit = TASK_SECONDS if options.time_limit is None else _time_limit(options) / 2.0
             tasks = min(math.ceil(self.seconds / limit), options.array_size or DEFAULT_ARRAY_SIZE)
         elif tasks > self.most_shards:
-            typer.echo(f"{plural(self.most_shards, 'task')} instead of {tasks:,}: no more can run", err=True)
+            each = "each trains one run or tuned point"
+            typer.echo(f"{plural(self.most_shards, 'task')} instead of {tasks:,}: {each}", err=True)
+        if self.seconds is None:
+            typer.echo(f"the time is not estimated: {self.obstacle}", err=True)
         return max(1, min(tasks, self.most_shards))
 
 
-def _array_job(
-    invocation: typer.Context, sweep: Sweep, context: RunContext, options: EmitOptions, shards: int
-) -> ArrayJob:
-    from initbench.cluster.array_job import ArrayJob
+def _command(invocation: typer.Context) -> list[str]:
+    """Return the arguments of the command, with the options in the order of the help."""
+    return ["sweep", *invocation.params["arguments"], *_passed_options(invocation, {"json_output"})]
+
+
+def _sweep_contents(invocation: typer.Context) -> str:
+    """Return the contents of the job's copy of the sweep."""
     from initbench.config.loading import dump_yaml
     from initbench.config.overrides import split_arguments
-    from initbench.plugins import requested_plugins
     from initbench.study.load import read_standalone_sweep
 
-    files, overrides = split_arguments(invocation.params["arguments"])
+    files, _ = split_arguments(invocation.params["arguments"])
     contents = read_standalone_sweep(files[0])
-    is_remote = invocation.params["emit"] == "k8s"
-    if is_remote:
+    if invocation.params["emit"] == "k8s":
         _check_no_local_files(contents)
+    return dump_yaml(contents)
+
+
+def _array_job(
+    invocation: typer.Context,
+    name: str,
+    contents: str,
+    command: Sequence[str],
+    options: EmitOptions,
+    shards: int,
+) -> ArrayJob:
+    from initbench.cluster.array_job import ArrayJob
+    from initbench.config.overrides import split_arguments
+    from initbench.plugins import requested_plugins
+
+    _, overrides = split_arguments(invocation.params["arguments"])
     # Paths of plug-ins are absolute in the environment, which pods do not share.
+    is_remote = invocation.params["emit"] == "k8s"
     plugins = (invocation.params["_plugins"] or []) if is_remote else requested_plugins()
-    device = context.device.type
-    shared = [*overrides, *(word for name in plugins for word in ("--plugin", name)), "--device", device]
+    device = options.device(invocation.params["device"])
+    shared = [*overrides, *(word for path in plugins for word in ("--plugin", path)), "--device", device]
     cpus = options.cpus or 1
     workers = [] if device == "cuda" or invocation.params["workers"] else ["--workers", str(cpus)]
     skipped = {*UNSUITABLE, *REPLACED}
     return ArrayJob(
-        name=sweep.name,
-        sweep=dump_yaml(contents),
+        name=name,
+        sweep=contents,
         shards=shards,
         train=[*shared, *workers, *_passed_options(invocation, skipped.union(RESULTS_ONLY))],
         judge=[*shared, "--no-train", *_passed_options(invocation, skipped.union(TRAINING_ONLY))],
@@ -198,7 +205,7 @@ def _array_job(
         gpus=options.gpus or 0,
         memory=options.memory,
         max_parallel=options.max_parallel,
-        command=["sweep", *files, *overrides, *_passed_options(invocation, {"json_output"})],
+        command=command,
     )
 
 
@@ -227,11 +234,13 @@ def _kubernetes_files(job: ArrayJob, options: EmitOptions) -> dict[str, str]:
 
 def _passed_options(invocation: typer.Context, skipped: Collection[str]) -> Iterator[str]:
     """Yield the options of a command that were set, except those of the parameters in `skipped`."""
+    from initbench.plugins import requested_loss
+
     for parameter in invocation.command.params:
         name = str(parameter.name)
         if name == "arguments" or name in skipped or not _is_set(invocation, name):
             continue
-        value = invocation.params[name]
+        value = requested_loss() if name == "loss_from" else invocation.params[name]  # a name, not the path
         if isinstance(value, bool):
             yield parameter.opts[0] if value else parameter.secondary_opts[0]
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
@@ -34,11 +35,19 @@ Tasks = Annotated[
 ]
 MaxParallel = Annotated[
     int | None,
-    typer.Option("--max-parallel", metavar="N", min=1, help="With --emit: tasks that run at the same time."),
+    typer.Option(
+        "--max-parallel",
+        metavar="N",
+        min=1,
+        max=100_000,
+        help="With --emit: tasks that run at the same time.",
+    ),
 ]
 CpusPerTask = Annotated[
     int | None,
-    typer.Option("--cpus-per-task", metavar="N", min=1, max=1024, help="With --emit: default: 1."),
+    typer.Option(
+        "--cpus-per-task", metavar="N", min=1, max=1024, help="With --emit: processors of a task; default: 1."
+    ),
 ]
 GpusPerTask = Annotated[
     int | None,
@@ -47,7 +56,7 @@ GpusPerTask = Annotated[
         metavar="N",
         min=0,
         max=64,
-        help="With --emit: default: 0, which trains on the CPU.",
+        help="With --emit: GPUs of a task; default: 0, training on CPUs.",
     ),
 ]
 MemoryPerTask = Annotated[
@@ -68,6 +77,7 @@ MaxArraySize = Annotated[
         "--max-array-size",
         metavar="N",
         min=1,
+        max=100_000,
         help="With --emit slurm: tasks per array; more tasks become several arrays. Default: 1000.",
     ),
 ]
@@ -160,6 +170,12 @@ class EmitOptions:
         for name in ("sbatch", "setup"):
             for line in getattr(self, name) or []:
                 _check_line(name, line)
+        if self.image is not None and not re.fullmatch(r"[\w./:@-]+", self.image, re.ASCII):
+            raise UsageError(f"--image takes the name of an image, not {self.image!r}")
+        if self.volume is not None and not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", self.volume):
+            raise UsageError(
+                f"--volume-claim takes the name of a persistent volume claim, not {self.volume!r}"
+            )
         if self.memory is not None and not 0.0 < self.memory < 1e6:
             raise UsageError("--memory must be a positive number of GB")
 

@@ -391,9 +391,9 @@ def _check_options(invocation: typer.Context, job: EmitOptions) -> None:
     """Raise UsageError for options that cannot be combined, or for a report that cannot be written."""
     check_emit_command(invocation, job)
     values = invocation.params
-    check_report_file(
-        values["report"], {"--print-config": values["print_config"], "--dry-run": values["dry_run"]}
-    )
+    if values["emit"] != "k8s":  # its report is written to the volume
+        without_results = {"--print-config": values["print_config"], "--dry-run": values["dry_run"]}
+        check_report_file(values["report"], without_results)
     for name in ("print_config", "dry_run", "until", "rerun", "retry"):
         if values["no_train"] and values[name]:
             raise UsageError(f"--no-train cannot be combined with --{name.replace('_', '-')}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from initbench.cli.completion import complete_executors
 from initbench.cli.custom_data import import_data_function
 from initbench.errors import UsageError
 
@@ -29,7 +30,13 @@ Workers = Annotated[
     ),
 ]
 ExecutorName = Annotated[
-    str, typer.Option("--executor", metavar="NAME", help="Execution backend: auto, inprocess, local or cuda.")
+    str,
+    typer.Option(
+        "--executor",
+        metavar="NAME[:ADDRESS]",
+        help="Execution backend: auto, inprocess, local, cuda or ray (docs/cluster.md).",
+        autocompletion=complete_executors,
+    ),
 ]
 WorkerMemory = Annotated[
     float | None,
@@ -79,7 +86,7 @@ def build_run_context(
         function=import_data_function(data_from),
     )
     device = resolve_device(worker_options.device, must_exist=trains)
-    executor = None if worker_options.executor == "auto" else _executor(worker_options, device.type)
+    executor, address = _executor(worker_options, device.type)
     workers = 1 if device.type == "cuda" and ":" in worker_options.device else worker_options.workers
     if worker_options.worker_memory is not None and (
         not 0.0 < worker_options.worker_memory < math.inf or device.type != "cpu"
@@ -93,6 +100,7 @@ def build_run_context(
         device=device,
         workers=workers,
         executor=executor,
+        executor_address=address,
         worker_bytes=None if worker_options.worker_memory is None else 1e9 * worker_options.worker_memory,
     )
 
@@ -102,7 +110,7 @@ def start_workers_early(worker_options: WorkerOptions) -> None:
 
     The server imports torch at the same time as this process, on another core.
     """
-    may_use_workers = worker_options.executor != "inprocess" and worker_options.workers != 1
+    may_use_workers = worker_options.executor in ("auto", "local") and worker_options.workers != 1
     may_use_gpu = worker_options.device == "auto" and Path("/dev/nvidiactl").exists()
     if may_use_workers and worker_options.device in ("auto", "cpu") and not may_use_gpu:
         from initbench.runner.workers.fork_server import start_fork_server
@@ -110,10 +118,19 @@ def start_workers_early(worker_options: WorkerOptions) -> None:
         start_fork_server()
 
 
-def _executor(worker_options: WorkerOptions, kind: str) -> str:
+def _executor(worker_options: WorkerOptions, kind: str) -> tuple[str | None, str | None]:
+    """Return the name of the executor, or None for `auto`, and its address, if there is one."""
     from initbench.runner.workers.base import EXECUTORS
 
-    executor = EXECUTORS[worker_options.executor]
+    name, colon, address = worker_options.executor.partition(":")
+    if name == "auto" and not colon:
+        return None, None
+    if name == "auto":
+        raise UsageError("--executor auto takes no address")
+    executor = EXECUTORS[name]
+    if colon and not executor.address_forms:
+        raise UsageError(f"the executor {executor.name} takes no address; write --executor {executor.name}")
+    executor.check(address if colon else None)
     if kind not in executor.devices:
         raise UsageError(
             f"the executor {executor.name} trains on {' or '.join(executor.devices)}, not on {kind}"
@@ -122,7 +139,7 @@ def _executor(worker_options: WorkerOptions, kind: str) -> str:
         raise UsageError("the executor inprocess has one process; use --executor local for more")
     if executor.name == "inprocess" and worker_options.worker_memory is not None:
         raise UsageError("--worker-memory requires worker processes; use --executor local")
-    return executor.name
+    return executor.name, address if colon else None
 
 
 def _check_workers(worker_options: WorkerOptions, kind: str) -> None:

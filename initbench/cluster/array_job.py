@@ -70,31 +70,57 @@ def shell_array(name: str, words: Sequence[str]) -> str:
     return f"{name}=({shlex.join(words)})"
 
 
-def write_job(directory: Path, job: ArrayJob, texts: Mapping[str, str], facts: Mapping[str, Any]) -> bool:
-    """Write the files of a job; return False if the same command has written them before.
+def read_job(directory: Path, command: Sequence[str], sweep: str) -> dict[str, Any] | None:
+    """Return the record of a job that the same command has written to a directory for the same sweep.
+
+    Returns:
+        The contents of `job.json`; None if the directory is empty or does not exist.
+
+    Raises:
+        UsageError: If the directory holds anything else.
+    """
+    with writing_to(directory):
+        if not directory.exists() or not any(directory.iterdir()):
+            return None
+    try:
+        record = json.loads(read_text(directory / JOB_FILE))
+        contents = read_text(directory / SWEEP_FILE)
+    except (OSError, ValueError):
+        record, contents = None, ""
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise UsageError(f"{directory} is not empty; choose a new directory for --output")
+    if record.get("command") != list(command) or contents != sweep:
+        raise UsageError(
+            f"{directory} holds the job of another command or of another version of the sweep; choose a new"
+            " directory for --output"
+        )
+    return record
+
+
+def write_job(
+    directory: Path, job: ArrayJob, texts: Mapping[str, str], facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write the files of a job, and return its record.
 
     Args:
         directory: New or empty directory.
         job: The job.
-        texts: Contents of the files by name; names that end with `.sh` become executable.
-        facts: Further keys of `job.json`.
+        texts: Contents of the scripts by name; those that end with `.sh` become executable.
+        facts: Further keys of the record.
 
     Raises:
-        UsageError: If the directory holds other files, or cannot be written.
+        UsageError: If the directory cannot be written.
     """
     texts = {SWEEP_FILE: job.sweep, **texts}
-    record = {"schema": SCHEMA, "command": list(job.command), "files": sorted(texts), **facts}
+    record = {"schema": SCHEMA, "command": list(job.command), "files": sorted([*texts, JOB_FILE]), **facts}
     with writing_to(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        if any(directory.iterdir()):
-            _check_same_command(directory, job)
-            return False
         for name, text in texts.items():
             write_atomic(directory / name, text)
             if name.endswith(".sh"):
                 (directory / name).chmod(0o777 & ~_umask())
         write_atomic(directory / JOB_FILE, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    return True
+    return record
 
 
 def copy_stored_runs(sweep: Sweep, shards: int, context: RunContext, directory: Path) -> int:
@@ -104,22 +130,6 @@ def copy_stored_runs(sweep: Sweep, shards: int, context: RunContext, directory: 
         run_ids = load_stored_study(part, context).run_ids
         copied += copy_runs(context.store, run_ids, directory / "runs" / f"shard-{index}")
     return copied
-
-
-def _check_same_command(directory: Path, job: ArrayJob) -> None:
-    """Raise UsageError unless the directory was written by the command of the job, for the same sweep."""
-    try:
-        record = json.loads(read_text(directory / JOB_FILE))
-        sweep = read_text(directory / SWEEP_FILE)
-    except (OSError, ValueError):
-        record, sweep = None, ""
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        raise UsageError(f"{directory} is not empty; choose a new directory for --output")
-    if record.get("command") != list(job.command) or sweep != job.sweep:
-        raise UsageError(
-            f"{directory} holds the job of another command or of another version of the sweep; choose a new"
-            " directory for --output"
-        )
 
 
 def _umask() -> int:

@@ -126,7 +126,7 @@ def _pod_template(
         "name": _CONTAINER,
         "image": options.image,
         "workingDir": VOLUME,
-        "command": ["/bin/sh", f"{_MOUNT}/{script}"],
+        "command": ["/bin/bash", f"{_MOUNT}/{script}"],
         "resources": {key: values for key, values in resources.items() if values},
         "volumeMounts": [
             {"name": "runs", "mountPath": VOLUME},

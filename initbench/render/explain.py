@@ -110,7 +110,8 @@ def _(entry: Executor, sheet: Page, ascii_only: bool) -> None:
     del ascii_only
     sheet.pair("devices", ", ".join(entry.devices))
     sheet.heading("On the command line")
-    sheet.draw([f"initbench sweep FILE --executor {entry.name}"])
+    forms = (f":{form}" for form in entry.address_forms)
+    sheet.draw([f"initbench sweep FILE --executor {entry.name}{form}" for form in ("", *forms)])
 
 
 @_write_details.register

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from initbench.data.dataset import DataOptions
 from initbench.data.locate import ResolvedDataset
 from initbench.data.preprocessing import PreparedData, preprocess
-from initbench.runner.shared_data import SharedData, SharedDataOwner, can_share
+from initbench.runner.shared_data import DataLocation, DataOwner, SharedDataOwner, to_device
 
 MAX_BYTES = 1e9
 """Maximum size of the cache, unless a single data set is larger. MNIST takes 0.2e9."""
@@ -19,14 +21,14 @@ class DatasetCache:
     def __init__(self, most_bytes: float = MAX_BYTES) -> None:
         self._most = most_bytes
         self._kept: dict[str, PreparedData] = {}
-        self._shared: dict[str, SharedDataOwner] = {}
+        self._shared: dict[str, DataOwner] = {}
 
     def of(
         self,
         resolved: ResolvedDataset,
         options: DataOptions,
         device: torch.device,
-        shared: SharedData | None = None,
+        shared: DataLocation | None = None,
     ) -> PreparedData:
         """Return the data set prepared with these options; raise DataError as `preprocess` does.
 
@@ -36,6 +38,8 @@ class DatasetCache:
         bundle = self._kept.pop(key, None)
         if bundle is None and shared is not None:
             bundle = shared.open()
+            if bundle is not None and device.type != "cpu":
+                bundle = to_device(bundle, device)
         if bundle is None:
             bundle = preprocess(resolved, options, device)
         self._kept[key] = bundle
@@ -45,22 +49,25 @@ class DatasetCache:
             self._shared.pop(dropped, None)
         return bundle
 
-    def share(self, resolved: ResolvedDataset, options: DataOptions) -> SharedData | None:
+    def share(
+        self,
+        resolved: ResolvedDataset,
+        options: DataOptions,
+        create_owner: Callable[[PreparedData], DataOwner] = SharedDataOwner,
+    ) -> DataLocation | None:
         """Return where other processes find the data set on the CPU; None if memory cannot be shared.
 
-        From then on, this process uses the shared memory, too.
+        From then on, this process uses the data of the owner, too. The owner is dropped with the data set.
         """
-        if not can_share():
-            return None
         device = torch.device("cpu")
         key, data = _key(resolved, options, device), self.of(resolved, options, device)
         if key not in self._shared:
             try:
-                owner = SharedDataOwner(data)
+                owner = create_owner(data)
             except (OSError, RuntimeError):  # a system without /proc, or too little memory
                 return None
             self._shared[key] = owner
-            self._kept[key] = owner.location.open() or data
+            self._kept[key] = owner.data
         return self._shared[key].location
 
 

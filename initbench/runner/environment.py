@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
-_PACKAGES = ("initbench", "torch", "torchvision", "numpy", "scikit-learn")
+TRAINING_PACKAGES = ("torch", "torchvision", "numpy")
+"""Packages that take part in training, in workers of all executors."""
+_PACKAGES = ("initbench", *TRAINING_PACKAGES, "scikit-learn")
 
 
 def environment_record(device: torch.device) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def cached_code_fingerprint(config: ExperimentConfig, dataset: str) -> str:
     if uses_user_code(config):
         return code_fingerprint(config, dataset)
     key = " ".join(sorted(f"{entry.registry.kind}:{entry.name}" for entry in entries_of(config, dataset)))
-    file, code = cache_folder() / "fingerprints.json", _package_digest()
+    file, code = cache_folder() / "fingerprints.json", package_digest()
     stored = _read(file, code)
     if isinstance(fingerprint := stored.get(key), str):
         return fingerprint
@@ -49,7 +49,7 @@ def _read(file: Path, code: str) -> dict[str, Any]:
 
 
 @cache
-def _package_digest() -> str:
+def package_digest() -> str:
     """Return the SHA-256 of all files of initbench, and of the version of Python, which parses them."""
     digest = hashlib.sha256(sys.version.encode())
     for file in sorted(PACKAGE.rglob("*.py")):

@@ -145,6 +145,8 @@ class RunBatch:
     """Whether the runs start from scratch instead of their checkpoints."""
     deaths: int = 0
     """Number of worker deaths while the batch was a single run."""
+    lost_machines: int = 0
+    """Number of times that the machine of its worker was lost."""
 
     @property
     def seeds_by_experiment(self) -> dict[PendingExperiment, tuple[int, ...]]:

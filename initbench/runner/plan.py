@@ -26,6 +26,8 @@ class RunContext:
     """Number of training processes; None for the fastest number, 1 for this process alone."""
     executor: str | None = None
     """Name of an executor; None to choose by device and work."""
+    executor_address: str | None = None
+    """Where the executor finds its machines, if it takes an address."""
     worker_bytes: float | None = None
     """Memory limit of a worker process in bytes; None for no limit."""
 

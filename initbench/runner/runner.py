@@ -8,12 +8,11 @@ process of the runner writes to the store.
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Self
-
-import torch
 
 from initbench.components.inits.pretrained_scheme import TransferOptions
 from initbench.config.schema import ExperimentConfig
@@ -113,18 +112,16 @@ class Runner:
         if not undertakings:
             return
         self._report_slow_bf16([pending.config for pending in undertakings])
-        name, workers = self._choose_executor(undertakings)
+        name, limit = self._choose_executor(undertakings)
         crew = self._worker_pool(name)
-        groups = _make_batches(undertakings, workers)
+        groups = _make_batches(undertakings, min(limit, crew.workers))
 
         def begin(group: RunBatch, number: int, device: str) -> tuple[WorkerTask, Recorder]:
             return self._start_batch(group, number, device, crew.threads)
 
         store, fail_fast = self._workplace.store, self._budget.fail_fast
         try:
-            Scheduler(crew, store, begin, check=self._check_deadline, fail_fast=fail_fast).run(
-                groups, workers
-            )
+            Scheduler(crew, store, begin, check=self._check_deadline, fail_fast=fail_fast).run(groups, limit)
         except BaseException as error:
             del self._crews[name]  # it is closed
             if not isinstance(error, StopRequested):
@@ -147,14 +144,10 @@ class Runner:
             raise StopRequested
 
     def _choose_executor(self, undertakings: Sequence[PendingExperiment]) -> tuple[str, int]:
-        """Return the name of the executor and its number of workers."""
+        """Return the name of the executor and a limit of its number of workers."""
         context = self._workplace
-        if context.device.type == "cuda":
-            return context.executor or "cuda", context.workers or torch.cuda.device_count()
-        if context.executor is not None:
-            return context.executor, context.workers or (
-                1 if context.executor == "inprocess" else available_cores()
-            )
+        if context.executor is not None or context.device.type == "cuda":
+            return context.executor or "cuda", context.workers or sys.maxsize
         workers = context.workers or self._choose_worker_count(undertakings)
         return ("inprocess" if workers == 1 and context.worker_bytes is None else "local"), workers
 
@@ -162,15 +155,14 @@ class Runner:
         """Return the worker pool of this executor; later calls reuse it."""
         if name not in self._crews:
             context = self._workplace
-            workers = context.workers or (
-                available_cores() if context.device.type == "cpu" else torch.cuda.device_count()
-            )
             self._crews[name] = EXECUTORS[name].start(
                 WorkerPoolOptions(
                     device=context.device,
-                    workers=workers,
+                    workers=context.workers,
                     datasets=self._datasets,
                     memory=context.worker_bytes,
+                    address=context.executor_address,
+                    notify=context.source.notify,
                 )
             )
         return self._crews[name]

@@ -29,6 +29,8 @@ MIN_SECONDS_SAVED = 1.0
 worker, writing the checkpoints and building the nets again takes about half of it."""
 MAX_DEATHS = 2
 """Worker deaths of a run that trains alone before the run counts as failed."""
+MAX_LOST_MACHINES = 5
+"""Machines that a batch may lose before it counts as the cause, for example because it takes all memory."""
 StartBatch = Callable[[RunBatch, int, str], tuple[WorkerTask, Recorder]]
 """(batch, number, device) → its task and its recorder; claims the runs of the batch."""
 
@@ -90,9 +92,10 @@ class Scheduler:
         self._begun: dict[int, _StartedBatch] = {}
         self._number = 0
 
-    def run(self, groups: Iterable[RunBatch], workers: int) -> None:
-        """Train all batches. Any exception closes the worker pool and interrupts the unfinished runs.
+    def run(self, groups: Iterable[RunBatch], limit: int) -> None:
+        """Train all batches, at most `limit` of them at a time.
 
+        Any exception closes the worker pool and interrupts the unfinished runs.
         After a signal or StopRequested, workers first get STOP_SECONDS to send a checkpoint of their runs. A
         second signal ends the command at once.
 
@@ -103,18 +106,24 @@ class Scheduler:
         try:
             while self._waiting or self._begun:
                 self._check()
-                self._start_waiting(workers)
-                self._share_work(workers)
+                self._start_waiting(limit)
+                self._share_work(limit)
                 self._crew.poll(self._handle_event, WAIT_SECONDS)
         except BaseException as error:
             try:
                 if isinstance(error, Terminated):
                     self._collect_checkpoints()
             finally:
-                self._crew.close()
-                for begun in self._begun.values():
-                    begun.recorder.interrupt()
+                self._close_and_interrupt()
             raise
+
+    def _close_and_interrupt(self) -> None:
+        """Interrupt the unfinished runs and close the worker pool, even if a second signal arrives."""
+        try:
+            for begun in self._begun.values():
+                begun.recorder.interrupt()
+        finally:
+            self._crew.close()
 
     def _collect_checkpoints(self) -> None:
         """Store what the workers report until they stop, unless it cannot be written."""
@@ -126,22 +135,20 @@ class Scheduler:
         with suppress(InitbenchError):
             self._crew.stop(store, STOP_SECONDS)
 
-    def _start_waiting(self, workers: int) -> None:
-        while (
-            self._waiting and len(self._begun) < workers and (device := self._crew.free_device()) is not None
-        ):
+    def _start_waiting(self, limit: int) -> None:
+        while self._waiting and len(self._begun) < limit and (device := self._crew.free_device()) is not None:
             group = self._next_batch()
             task, recorder = self._begin(group, self._number, device)
             self._begun[self._number] = _StartedBatch(group, recorder, device)
             self._number += 1
             self._crew.submit(task)
 
-    def _share_work(self, workers: int) -> None:
+    def _share_work(self, limit: int) -> None:
         """Ask the batch that ends last for half of its runs if a worker is idle.
 
         On a GPU a training would use the same device, or one on which the numbers may differ.
         """
-        is_idle = not self._waiting and len(self._begun) < workers and self._crew.free_device() is not None
+        is_idle = not self._waiting and len(self._begun) < limit and self._crew.free_device() is not None
         if not is_idle or any(begun.awaits_release for begun in self._begun.values()):
             return
         on_cpu = {number: begun for number, begun in self._begun.items() if begun.device == "cpu"}
@@ -184,6 +191,10 @@ class Scheduler:
             self._on_worker_death(group, recorder, event)
 
     def _on_worker_death(self, group: RunBatch, recorder: Recorder, event: Died) -> None:
+        if event.is_machine_lost and group.lost_machines < MAX_LOST_MACHINES:
+            group = replace(group, lost_machines=group.lost_machines + 1)
+            self._put_back(group, self._interrupt(group, recorder), len(group.runs))
+            return
         deaths = group.deaths + 1 if len(group.runs) == 1 else 0
         if deaths >= MAX_DEATHS or (deaths and event.out_of_memory):
             self._record_failure(group, recorder, event.reason, event.reason)

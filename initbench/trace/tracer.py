@@ -121,9 +121,15 @@ class Tracer(TorchFunctionMode):
         if len(self._found.uses) > uses_before:
             return
         if kind is not None:
-            self._norm(kind, origin, output)
+            if not self._is_output_of(origin.use, output):  # as the result of a function such as layer_norm
+                self._norm(kind, origin, output)
         elif _is_bare(module) and not self._is_known(origin.use, output):
             self._set_activation(origin, NamedActivation(type(module).__name__), x.detach(), output)
+
+    def _is_output_of(self, use: WeightUse, output: Tensor) -> bool:
+        """Whether a tensor is recorded as the output of a use, before its activation."""
+        origin = self._provenance.origin(output)
+        return origin is not None and origin.use is use and origin.straight and not origin.activated
 
     def _is_known(self, use: WeightUse, output: Tensor) -> bool:
         """Whether the output is already recognised as an activation of the catalogue."""

@@ -22,6 +22,11 @@ MAX_BYTES = 1 << 28
 """Maximum size of the results of all operations on the CPU. Larger functions spend their time in the kernels.
 On a GPU it is a fourth of the free memory, since starting kernels costs time there."""
 _COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.clone.default)
+_RESIZING = tuple(
+    getattr(torch.ops.aten, name).default
+    for name in ("mse_loss", "huber_loss", "smooth_l1_loss", "binary_cross_entropy")
+)
+"""Losses whose variant for given memory first resizes it to one loss per sample, and warns about that."""
 _UNDECLARED_WRITES = {torch.ops.aten.native_batch_norm.default: (3, 4)}
 """Positions of arguments that an operation overwrites although its schema does not say so."""
 R = TypeVar("R")
@@ -258,6 +263,8 @@ def _in_place(
 @cache
 def _out_variant(operator: OpOverload) -> tuple[OpOverload | None, tuple[str, ...]]:
     """Return the overload of an operator that writes into given tensors, and the names of these arguments."""
+    if operator in _RESIZING:
+        return None, ()
     declared = [(a.name, str(a.type)) for a in operator._schema.arguments]
     packet = operator.overloadpacket
     for overload in (getattr(packet, name) for name in packet.overloads()):

@@ -34,6 +34,7 @@ EXPECTED = {
     "initbench run mi": ["mine.yaml"],
     "initbench probe train.optimizer=sg": ["train.optimizer=sgd"],
     "initbench lesson l": ["ls"],
+    "initbench sweep --executor ": ["auto", "cuda", "inprocess", "local", "ray"],
     "initbench explain layer": ["layer", "layer_scale"],
     "initbench ls --sort a": ["age"],
     "initbench ls --by st": ["status"],

@@ -135,6 +135,8 @@ OPTIONS = {
     "image": (["-o", "x", "--volume-claim", "v"], "--emit k8s requires --image"),
     "both": (["-o", "x"], "--emit k8s requires --image and --volume-claim"),
     "time": ([*EMIT[4:], "--time-limit", "2h"], "--time-limit cannot be combined with --emit k8s"),
+    "claim": (["-o", "x", "--image", "i", "--volume-claim", "A b"], "the name of a persistent volume claim"),
+    "spaces": (["-o", "x", "--image", "a b", "--volume-claim", "v"], "--image takes the name of an image"),
     "sbatch": ([*EMIT[4:], "--sbatch=-p"], "--sbatch cannot be combined with --emit k8s"),
 }
 
@@ -199,4 +201,6 @@ def test_json_names_what_was_written(initbench: Run, folder: Path):
     assert said["schema"] == "initbench.emit/1" and said["is_new"] and said["kind"] == "k8s"
     assert (said["tasks"], said["runs"]) == (2, 8) and 0.0 < said["seconds_per_task"] < 60.0
     written = {path.name for path in (folder / "a job").iterdir()}
-    assert written == {*said["files"], "sweep.yaml", "job.json"}
+    assert (
+        written == {*said["files"]} == {"job.yaml", "merge-job.yaml", "submit.sh", "sweep.yaml", "job.json"}
+    )

@@ -16,6 +16,7 @@ from initbench.cli import emit
 from initbench.cli.lazy_group import load_command
 from initbench.cli.main import app
 from initbench.store.store import Store
+from tests.processes import run_forked
 
 Run = Callable[..., Any]
 EMIT = ("sweep", "configs/tiny.yaml", "--emit", "slurm", "-o", "a job")
@@ -41,7 +42,7 @@ def shards(calls: list[list[str]]) -> list[str]:
 def test_the_job_computes_what_the_sweep_computes(
     write: Run, initbench: Run, programs: Programs, folder: Path
 ):
-    changes = ("train.lr=0.04,0.05", "seeds=1")
+    changes = ("train.lr=0.04,0.05", "model.depth=2", "seeds=1")
     assert initbench("sweep", "configs/tiny.yaml", *changes, "--workers", 1, "--runs-dir", "local").code == 0
     job = write("--tasks", "3", *changes, "--runs-dir", "my runs", "--fail-if", "mean(test_accuracy) < 0")
     (folder / "configs" / "base.yaml").unlink()  # the job has its own copy
@@ -66,7 +67,7 @@ def test_the_job_computes_what_the_sweep_computes(
         and "clear: mean(test_accuracy) < 0" in said.err
         and "clear: mean(divergence" in said.err
     )
-    assert len(results(folder / "local")) == 8
+    assert len(results(folder / "local")) == 4
     assert results(folder / "my runs") == results(folder / "local")
 
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("run.json")}
@@ -183,6 +184,40 @@ def test_the_same_command_writes_once_and_another_is_refused(initbench: Run, fol
     assert said.code == 2 and "another version of the sweep" in said.err
     said = initbench("sweep", "configs/tiny.yaml", "--emit", "slurm", "-o", "configs")
     assert said.code == 2 and "configs is not empty" in said.err
+
+
+USER_CODE = """\
+import torch
+from torch import nn
+
+
+def make(width):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
+
+
+def loss(outputs, targets):
+    return nn.functional.cross_entropy(outputs, targets)
+"""
+
+
+def test_functions_and_plugins_of_the_user_reach_the_tasks(folder: Path, programs: Programs):
+    (folder / "mine.py").write_text(USER_CODE, encoding="utf-8")
+    (folder / "plug.py").touch()
+    config = "kind: experiment\nname: own\nseeds: 1\ndata: {name: digits}\ninit: {scheme: as_built}\n"
+    (folder / "own.yaml").write_text(config + "train: {steps: 2}\n", encoding="utf-8")
+    functions = ("--model", "mine:make", "--loss-from", "mine:loss", "--plugin", "plug.py")
+    said = run_forked(
+        folder,
+        *("sweep", "own.yaml", "model.options.width=4,8", *functions),
+        *("--emit", "slurm", "-o", "a job", "--tasks", "2", "--setup", "true"),
+    )
+    assert said.returncode == 0, said.stderr
+    programs.run(folder / "a job" / "submit.sh")
+    tasks = [call for call in programs.calls() if "--shard" in call]
+    assert [task[task.index("--loss-from") + 1] for task in tasks] == ["mine:loss", "mine:loss"]
+    assert [task[task.index("--plugin") + 1] for task in tasks] == [str(folder / "plug.py")] * 2
+    said = run_forked(folder, *tasks[0])
+    assert said.returncode == 0 and "1 finished" in said.stderr, said.stderr
 
 
 def test_resources_and_further_options_are_directives(write: Run, monkeypatch: pytest.MonkeyPatch):

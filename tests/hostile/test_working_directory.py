@@ -34,11 +34,16 @@ def trapped(tmp_path: Path) -> Path:
     return here
 
 
+LOCAL = ["run", "tiny.yaml", "--executor", "local", "--workers", "1"]
+RAY = ["run", "tiny.yaml", "--executor", "ray"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "start"),
-    each_once_fast(
-        [["run", "tiny.yaml", "--executor", "local", "--workers", "1"], ["compare"]], [["-m"], ["-P", "-m"]]
-    ),
+    [
+        *each_once_fast([LOCAL, ["compare"]], [["-m"], ["-P", "-m"]]),
+        pytest.param(RAY, ["-m"], marks=pytest.mark.slow),
+    ],
 )
 def test_no_file_of_the_working_directory_is_run(
     trapped: Path, repository: Path, arguments: list[str], start: list[str]

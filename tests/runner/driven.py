@@ -49,6 +49,14 @@ def numbers(store: Store) -> dict[str, Any]:
     return found
 
 
+def files_with_numbers(store: Store) -> dict[str, tuple[bytes, ...]]:
+    """Return the contents of the files of each run whose bytes depend on its numbers alone."""
+    files = ("metrics.jsonl", "layers.jsonl", "weights.safetensors")
+    return {
+        path.name: tuple((path / file).read_bytes() for file in files) for path in store.root.glob("*-s*")
+    }
+
+
 class Silent:
     """An Observer that may act on the first progress it hears of, and keeps cohorts and ends."""
 

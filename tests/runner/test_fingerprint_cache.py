@@ -58,7 +58,7 @@ def test_changed_code_is_read_again(
     make_config: Any, file: Path, computed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cached_code_fingerprint(make_config(), "digits")
-    monkeypatch.setattr(fingerprint_cache, "_package_digest", lambda: "other")
+    monkeypatch.setattr(fingerprint_cache, "package_digest", lambda: "other")
     cached_code_fingerprint(make_config(), "digits")
     assert computed == ["digits", "digits"]
     assert json.loads(file.read_text())["code"] == "other"
@@ -70,14 +70,14 @@ def test_the_digest_covers_every_file(tmp_path: Path, monkeypatch: pytest.Monkey
     for name, text in [("a.py", "1"), ("a.py", "2"), ("below/b.py", "2"), ("below/c.py", "")]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-        digests.append(fingerprint_cache._package_digest.__wrapped__())
+        digests.append(fingerprint_cache.package_digest.__wrapped__())
     assert len(set(digests)) == 4
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"code": 1}', '{"code": "CODE", "fingerprints": []}'])
 def test_a_damaged_cache_is_ignored(make_config: Any, file: Path, computed: list[str], content: str) -> None:
     file.parent.mkdir()
-    file.write_text(content.replace("CODE", fingerprint_cache._package_digest()))
+    file.write_text(content.replace("CODE", fingerprint_cache.package_digest()))
     expected = code_fingerprint(make_config(), "digits")
     assert cached_code_fingerprint(make_config(), "digits") == expected
     assert cached_code_fingerprint(make_config(), "digits") == expected

@@ -21,7 +21,7 @@ from initbench.runner.batching import choose_cohort_sizes, makespan, program_key
 from initbench.runner.pending import RunLimits
 from initbench.runner.plan import RunContext
 from initbench.runner.runner import Runner, dependency_waves
-from initbench.runner.scheduler import Scheduler
+from initbench.runner.scheduler import MAX_DEATHS, MAX_LOST_MACHINES, Scheduler
 from initbench.runner.workers import base, process_pool, task
 from initbench.runner.workers.base import EXECUTORS, Died, Failed, Finished, Reported
 from initbench.runner.workers.in_process import InProcessWorkers
@@ -213,6 +213,29 @@ def test_a_run_that_kills_its_worker_takes_none_of_its_neighbours_down(
     assert {i: found[i] for i in execution.run_ids[:1]} == {i: expected[i] for i in execution.run_ids[:1]}
 
 
+def test_lost_machines_are_no_fault_of_the_runs_up_to_a_limit(
+    make_config: Any, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poll, losses = InProcessWorkers.poll, 0
+
+    def lose(self: InProcessWorkers, deliver: Any, seconds: float) -> None:
+        nonlocal losses
+        if losses == most:
+            poll(self, deliver, seconds)
+        elif self._task is not None:
+            task, self._task, losses = self._task, None, losses + 1
+            deliver(Died(task.number, "lost", is_machine_lost=True))
+
+    monkeypatch.setattr(InProcessWorkers, "poll", lose)
+    for most, statuses in ((MAX_LOST_MACHINES, {"finished"}), (100, {"failed"})):
+        place, losses = places(f"runs{most}"), 0
+        run_all([make_config(seeds=2)], place)
+        records = place.store.records()
+        assert {record["status"] for record in records} == statuses
+        assert most == 100 or {record["cohort"] for record in records} == {2}, "it is not split"
+    assert losses == MAX_LOST_MACHINES + 1 + 2 * MAX_DEATHS, "a pair is split, and each run dies twice"
+
+
 def test_what_fails_in_a_worker_is_stored_with_the_traceback_there(
     make_config: Any, places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -378,4 +401,4 @@ def test_groups_can_end_together(make_config: Any) -> None:
 
 
 def test_the_executors() -> None:
-    assert EXECUTORS.names() == ["cuda", "inprocess", "local"]
+    assert EXECUTORS.names() == ["cuda", "inprocess", "local", "ray"]

@@ -18,7 +18,7 @@ from initbench.data.preprocessing import PreparedData, preprocess
 from initbench.registry_choice import default_choice
 from initbench.runner import dataset_cache, shared_data
 from initbench.runner.dataset_cache import DatasetCache
-from initbench.runner.shared_data import SharedDataOwner
+from initbench.runner.shared_data import SharedDataOwner, to_device
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.skipif(not shared_data.can_share(), reason="needs memfd_create and /proc")
@@ -106,8 +106,17 @@ def test_a_worker_opens_it_instead_of_preparing_it(
     assert prepared == ["once"], "a worker that cannot open it prepares it"
 
 
+def test_samples_are_moved_to_a_device_and_labels_of_the_order_are_not(resolved: ResolvedDataset) -> None:
+    data = preprocess(resolved, options(labelled=200, order="sorted"), CPU)
+    moved = to_device(data, torch.device("meta"))
+    found = tensors(moved)
+    assert found.pop("order") is data.order.labels
+    assert all(tensor is not None and tensor.is_meta for tensor in found.values())
+    assert moved.form == data.form
+
+
 def test_without_such_memory_workers_prepare_their_own(
     resolved: ResolvedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset_cache, "can_share", lambda: False)
+    monkeypatch.setattr(shared_data, "can_share", lambda: False)
     assert DatasetCache().share(resolved, options()) is None

@@ -250,6 +250,23 @@ def test_every_config_is_followed_as_its_family_declares_it() -> None:
         assert found.unseen == {}, path
 
 
+class LayerNorm(nn.Module):
+    """A norm layer as users write it, around torch's function."""
+
+    def __init__(self, units: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(units)), nn.Parameter(torch.zeros(units))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.layer_norm(x, self.weight.shape, self.weight, self.bias)
+
+
+def test_a_norm_module_around_a_norm_function_is_one_norm() -> None:
+    net = nn.Sequential(nn.Linear(6, 6), LayerNorm(6), nn.ReLU(), nn.Linear(6, 2))
+    found = seen(net, 6)
+    assert labels(found) == [("0", "layer", "relu"), ("3", None, None)]
+
+
 class Branch(nn.Module):
     def __init__(self, *, in_place: bool) -> None:
         super().__init__()

@@ -153,6 +153,17 @@ def test_gradients_are_captured() -> None:
     assert counted.calls == 1
 
 
+@pytest.mark.parametrize("name", ["mse_loss", "huber_loss", "smooth_l1_loss", "binary_cross_entropy"])
+def test_losses_are_captured_without_warnings(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    loss = getattr(torch.nn.functional, name)
+    outputs, targets = drawn(4, 4).sigmoid(), drawn(4, 4, seed=1).sigmoid()
+    counted = Counted(lambda x, y: loss(x, y))
+    capture = GraphCapture[Any]()
+    for _ in range(CALLS):
+        assert same(capture.call(counted, outputs, targets), loss(outputs, targets))
+    assert counted.calls == 1 and "resized" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     "function",
     [

@@ -71,6 +71,8 @@ class Died:
     task: int
     reason: str
     out_of_memory: bool = False
+    is_machine_lost: bool = False
+    """Whether the machine of the worker was lost, which is no fault of the runs."""
 
 
 Event = Reported | Finished | Failed | Died
@@ -143,6 +145,10 @@ class WorkerPool(Protocol):
     threads: int
     """Number of threads that a task may use if the training mode of its cohort allows it."""
 
+    @property
+    def workers(self) -> int:
+        """Maximum number of tasks in training at a time."""
+
     def free_device(self) -> str | None:
         """Return the device of a free worker, or None while all are busy."""
 
@@ -177,12 +183,16 @@ class WorkerPoolOptions:
     """The options of a worker pool."""
 
     device: torch.device
-    workers: int
-    """Maximum number of workers."""
+    workers: int | None = None
+    """Maximum number of workers; None for as many as the executor finds useful."""
     datasets: DatasetCache
     """Cached data sets of this process."""
     memory: float | None = None
     """Memory limit of a worker in bytes; None for no limit."""
+    address: str | None = None
+    """Where the executor finds its machines, if it takes an address."""
+    notify: Callable[[str], None] = lambda _message: None
+    """Callback for one-sentence messages to the user."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +202,10 @@ class Executor(RegistryEntry):
     devices: tuple[str, ...]
     """Supported kinds of device."""
     start: Callable[[WorkerPoolOptions], WorkerPool]
+    address_forms: tuple[str, ...] = ()
+    """Forms of the address in `--executor NAME:ADDRESS`; empty if the executor takes none."""
+    check: Callable[[str | None], None] = lambda _address: None
+    """Raise UsageError if the address is not valid, or if packages of the executor are missing."""
 
 
 EXECUTORS: Registry[Executor] = Registry("executor", "initbench.runner.workers.executors", group="executors")

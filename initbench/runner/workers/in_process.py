@@ -14,6 +14,8 @@ from initbench.train.thread_tuner import usable_threads
 class InProcessWorkers:
     """A worker pool that trains during `poll`."""
 
+    workers = 1
+
     def __init__(self, device: torch.device, datasets: DatasetCache) -> None:
         self._device, self._datasets = device, datasets
         self._task: WorkerTask | None = None

@@ -116,6 +116,11 @@ class ProcessPool:
         self._workers = [_Worker(device) for device in devices]
         self._datasets, self._memory = datasets, memory
 
+    @property
+    def workers(self) -> int:
+        """Maximum number of tasks in training at a time."""
+        return len(self._workers)
+
     def free_device(self) -> str | None:
         """Return the device of a worker without a task, preferably of a started one; None if all are busy."""
         free = [worker for worker in self._workers if worker.task is None]
@@ -223,12 +228,8 @@ class _Worker:
         if self.task is None or self._process is None or self._excess is not None:
             return
         assert self._process.pid is not None
-        resident = resident_bytes(self._process.pid)
-        if resident > most:
-            self._excess = (
-                f"its worker process took {resident / 1e9:.2f} GB of memory, and {most / 1e9:.2f} GB"
-            )
-            self._excess += " are allowed"
+        self._excess = memory_excess(self._process.pid, most)
+        if self._excess is not None:
             self._process.kill()
 
     def request_stop(self) -> None:
@@ -272,6 +273,14 @@ class _Worker:
         event = Died(self.task.number, reason, out_of_memory=self._excess is not None)
         self.end()
         return event
+
+
+def memory_excess(pid: int, most: float) -> str | None:
+    """Return why a worker process has to end, or None if it uses at most this number of bytes."""
+    resident = resident_bytes(pid)
+    if resident <= most:
+        return None
+    return f"its worker process took {resident / 1e9:.2f} GB of memory, and {most / 1e9:.2f} GB are allowed"
 
 
 def resident_bytes(pid: int) -> float:

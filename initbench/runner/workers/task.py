@@ -27,7 +27,7 @@ from initbench.probing.learning_progress import Progress, guess_of
 from initbench.probing.network_probe import network_conditions
 from initbench.probing.remedies import DiagnosisContext, network_context
 from initbench.runner.advice_trials import config_attempt
-from initbench.runner.shared_data import SharedData
+from initbench.runner.shared_data import DataLocation
 from initbench.store.checkpoint_files import Resumption
 from initbench.train.checkpoint import restore
 from initbench.train.events import Diagnosed, Ended, Probed, RunEvent, TrainingEvent
@@ -57,7 +57,7 @@ class WorkerTask:
     checkpoint_seconds: float
     resume: tuple[Resumption, ...] = ()
     """Checkpoint of each run to resume from; empty for new runs."""
-    shared_data: SharedData | None = None
+    shared_data: DataLocation | None = None
     """Where the process of the runner has the prepared data set; None if each worker prepares it."""
     origins: tuple[WeightSource, ...] = ()
     """Weight source of each run; empty if weights are drawn."""

@@ -12,10 +12,11 @@ from initbench.runner.workers.process_pool import ProcessPool
 def _start(conditions: WorkerPoolOptions) -> WorkerPool:
     """Start one process per GPU, the selected GPU first; a single GPU is used from this process."""
     first = conditions.device.index or 0
-    count = min(conditions.workers, torch.cuda.device_count())
+    available = torch.cuda.device_count()
+    count = min(conditions.workers or available, available)
     if count < 2:
         return InProcessWorkers(conditions.device, conditions.datasets)
-    others = [index for index in range(torch.cuda.device_count()) if index != first]
+    others = [index for index in range(available) if index != first]
     devices = [f"cuda:{index}" for index in [first, *others][:count]]
     return ProcessPool(devices, conditions.datasets, conditions.memory)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from initbench.machine import available_cores
 from initbench.runner.workers.base import EXECUTORS, Executor, WorkerPool, WorkerPoolOptions
 from initbench.runner.workers.process_pool import ProcessPool
 
 
 def _start(conditions: WorkerPoolOptions) -> WorkerPool:
-    return ProcessPool([str(conditions.device)] * conditions.workers, conditions.datasets, conditions.memory)
+    devices = [str(conditions.device)] * (conditions.workers or available_cores())
+    return ProcessPool(devices, conditions.datasets, conditions.memory)
 
 
 EXECUTORS.add(
