@@ -39,6 +39,7 @@ class SimulatedWorkers:
     """A worker pool that replays the events of the first run that it trained."""
 
     threads = 1
+    workers = 1
 
     def __init__(self, options: WorkerPoolOptions) -> None:
         self._device, self._datasets = str(options.device), options.datasets
