@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import TypeVar
 
 from initbench.analysis.damaged_runs import attach_damaged_runs, summarise_or_mark_damaged
@@ -69,6 +69,15 @@ def _read_run(store: Store, run_id: str) -> RunSummary | None:
     return None if run is None else summarise_or_mark_damaged(run)
 
 
+@cache
+def _has_frozen_objects() -> bool:
+    """Return whether the program that uses initbench has frozen objects, which would be unfrozen.
+
+    Python walks through all of them to count them, so this is asked once per process.
+    """
+    return gc.get_freeze_count() > 0
+
+
 @contextmanager
 def garbage_collection_off() -> Iterator[None]:
     """Disable garbage collection, which would take a third of the time; stored runs have no cycles.
@@ -82,7 +91,7 @@ def garbage_collection_off() -> Iterator[None]:
         yield
     finally:
         if was_on:
-            if not gc.get_freeze_count():
+            if not _has_frozen_objects():
                 gc.freeze()
                 gc.unfreeze()
             gc.enable()
