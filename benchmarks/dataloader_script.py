@@ -11,7 +11,6 @@ import argparse
 import gzip
 import json
 import shutil
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,8 +21,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import MNIST
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from bare_loop import BATCH_SIZE, DEPTH, LR, MOMENTUM, network, source
+from benchmarks.bare_loop import BATCH_SIZE, DEPTH, LR, MOMENTUM, network, source
 
 MEAN, STD = 0.1307, 0.3081
 

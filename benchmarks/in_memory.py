@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from bare_loop import LR, MOMENTUM, WIDTH, batches, network, prepared
+from benchmarks.bare_loop import LR, MOMENTUM, WIDTH, batches, network, prepared
 
 if TYPE_CHECKING:
     from initbench.data.preprocessing import PreparedData

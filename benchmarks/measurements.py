@@ -124,8 +124,11 @@ def initbench(*arguments: str) -> list[str]:
 
 
 def script(name: str, *arguments: str) -> list[str]:
-    """Return the command line of a script of this folder."""
-    return [sys.executable, str(HERE / name), *arguments]
+    """Return the command line of a module of this folder.
+
+    It is not run as a file: its folder would then be searched for modules, and torch imports one called cuda.
+    """
+    return [sys.executable, "-m", f"benchmarks.{name}", *arguments]
 
 
 def machine() -> dict[str, Any]:

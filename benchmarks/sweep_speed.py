@@ -45,12 +45,12 @@ def sweep(width: int, steps: int, precision: str = "fp32") -> float:
 def two_processes(width: int, steps: int) -> float:
     """Return the seconds until two processes have each trained and evaluated half of the runs."""
     options = ["--depth", str(DEPTH), "--width", str(width), "--steps", str(steps), "--runs", str(RUNS // 2)]
-    return seconds_of(*[script("in_memory.py", *options)] * 2)
+    return seconds_of(*[script("in_memory", *options)] * 2)
 
 
 def loop(steps: int) -> float:
     """Return the seconds of all runs of the usual script in sequence, estimated from one."""
-    return RUNS * seconds_of(script("dataloader_script.py", "--steps", str(steps), "--depth", str(DEPTH)))
+    return RUNS * seconds_of(script("dataloader_script", "--steps", str(steps), "--depth", str(DEPTH)))
 
 
 def measure(repeats: int, steps: int = 1000) -> list[Measurement]:

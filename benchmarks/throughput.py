@@ -25,10 +25,10 @@ def measure(repeats: int, steps: int = 2000) -> list[Measurement]:
             return seconds_of(initbench("run", str(CONFIG), *options, "--quiet", "--device", "cpu"))
 
     def bare() -> float:
-        return seconds_of(script("bare_loop.py", "--steps", str(steps), "--nets", str(SEEDS)))
+        return seconds_of(script("bare_loop", "--steps", str(steps), "--nets", str(SEEDS)))
 
     def loader() -> float:
-        return SEEDS * seconds_of(script("dataloader_script.py", "--steps", str(steps)))
+        return SEEDS * seconds_of(script("dataloader_script", "--steps", str(steps)))
 
     ours, bare_seconds, loader_seconds = measure_repeatedly(repeats, command, bare, loader)
     name = f"run of relu_kaiming, {SEEDS} seeds × {steps:,} steps"
