@@ -68,7 +68,7 @@ def at_their_end(store: Store) -> int:
 
 def in_pretraining(store: Store) -> list[str]:
     """Return the runs that can resume from a checkpoint within their pre-training."""
-    return [path.name for path in store.root.glob("*-s*") if store.checkpoint_step(path.name) < 0]
+    return [path.name for path in store.root.glob("[!.]*-s*") if store.checkpoint_step(path.name) < 0]
 
 
 def finished(store: Store) -> dict[str, int]:
