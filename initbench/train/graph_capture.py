@@ -27,7 +27,9 @@ _RESIZING = tuple(
     for name in ("mse_loss", "huber_loss", "smooth_l1_loss", "binary_cross_entropy")
 )
 """Losses whose variant for given memory first resizes it to one loss per sample, and warns about that."""
-_UNDECLARED_WRITES = {torch.ops.aten.native_batch_norm.default: (3, 4)}
+_UNDECLARED_WRITES = dict.fromkeys(
+    (torch.ops.aten.native_batch_norm.default, torch.ops.aten.cudnn_batch_norm.default), (3, 4)
+)
 """Positions of arguments that an operation overwrites although its schema does not say so."""
 R = TypeVar("R")
 _UNREPEATABLE = (

@@ -45,7 +45,7 @@ class BatchNorm(ChannelAffine):
     `num_batches_tracked`, which torch needs only for a momentum of None. torch's kernel sums the last few
     channels in a different order than the rest, and with stacked runs these are other channels, so a run's
     numbers would depend on its cohort. Plain reductions do not have this problem; maps of runs that are not
-    stacked are left to the kernel, which takes a fourth of their time.
+    stacked are left to the kernel, which is faster.
     """
 
     running_mean: Tensor
